@@ -1,0 +1,1 @@
+"""pyhv: a hypervisor in Python."""

@@ -1,0 +1,17 @@
+"""What a loader leaves behind: the registers that the boot processor starts with, and what it put where."""
+
+from dataclasses import dataclass, field
+
+from pyhv.x86.registers import GeneralRegisters, SystemRegisters
+
+
+@dataclass(slots=True)
+class BootState:
+    """`symbols` maps names to addresses where the image has a symbol table (filled lazily by `pyhv.boot.symbols`)."""
+
+    format: str
+    general: GeneralRegisters
+    system: SystemRegisters
+    entry: int
+    image: tuple[int, int]
+    notes: dict[str, int] = field(default_factory=dict)

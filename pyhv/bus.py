@@ -1,0 +1,169 @@
+"""Address spaces: which device answers which port or guest physical address.
+
+A device handler sees offsets into its own mapping and widths that it declared; the bus splits what is wider or straddles
+two devices, the way an ISA bridge does. An address that nobody claims reads all ones, swallows writes, and is counted.
+"""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pyhv.errors import ConfigError
+
+UNCLAIMED_KEYS = 1024
+"""How many distinct unclaimed addresses are remembered; what comes later is counted under the key -1."""
+
+
+class IoHandler(Protocol):
+    """What a mapping calls. `size` is 1, 2, 4 or 8 and at most the mapping's width; values are unsigned."""
+
+    def read(self, offset: int, size: int) -> int: ...
+
+    def write(self, offset: int, size: int, value: int) -> None: ...
+
+
+@dataclass(slots=True, frozen=True)
+class IoFunctions:
+    """An IoHandler made of two functions, for a device with several mappings."""
+
+    read: Callable[[int, int], int]
+    write: Callable[[int, int, int], None]
+
+
+@dataclass(slots=True, frozen=True)
+class Mapping:
+    """A device's claim on [base, base + length); `width` is the widest access, in bytes, that it takes whole."""
+
+    base: int
+    length: int
+    handler: IoHandler
+    name: str
+    width: int
+
+    @property
+    def end(self) -> int:
+        return self.base + self.length
+
+
+class AddressSpace:
+    """The ports (`limit` 0x10000) or the physical addresses that devices answer."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
+        self.limit = limit
+        self.unclaimed: Counter[int] = Counter()
+        self._bases: list[int] = []
+        self._mappings: list[Mapping] = []
+
+    @property
+    def mappings(self) -> tuple[Mapping, ...]:
+        """All claims, by rising address."""
+        return tuple(self._mappings)
+
+    def map(self, base: int, length: int, handler: IoHandler, name: str, width: int = 4) -> Mapping:
+        """Claim a range. Raises ConfigError when it is empty, outside the space, or overlaps another claim."""
+        mapping = Mapping(base, length, handler, name, width)
+        if length <= 0 or base < 0 or mapping.end > self.limit:
+            raise ConfigError(f"{name}: [{base:#x}, {base + length:#x}) is outside the {self.name} space")
+        index = bisect_right(self._bases, base)
+        for other in self._mappings[max(0, index - 1) : index + 1]:
+            if other.base < mapping.end and base < other.end:
+                raise ConfigError(
+                    f"{name}: {self.name} [{base:#x}, {mapping.end:#x}) overlaps {other.name} "
+                    f"[{other.base:#x}, {other.end:#x})"
+                )
+        self._bases.insert(index, base)
+        self._mappings.insert(index, mapping)
+        return mapping
+
+    def unmap(self, mapping: Mapping) -> None:
+        """Give a claim back; unknown mappings are ignored."""
+        index = bisect_right(self._bases, mapping.base) - 1
+        if index >= 0 and self._mappings[index] is mapping:
+            del self._bases[index], self._mappings[index]
+
+    def find(self, address: int) -> Mapping | None:
+        """The claim that holds this address."""
+        index = bisect_right(self._bases, address) - 1
+        if index < 0:
+            return None
+        mapping = self._mappings[index]
+        return mapping if address < mapping.base + mapping.length else None
+
+    def read(self, address: int, size: int) -> int:
+        """Read `size` bytes (1 to 8) little-endian; never fails."""
+        index = bisect_right(self._bases, address) - 1
+        if index >= 0:
+            mapping = self._mappings[index]
+            offset = address - mapping.base
+            if offset + size <= mapping.length and size <= mapping.width and size & (size - 1) == 0:
+                return mapping.handler.read(offset, size) & ((1 << (size << 3)) - 1)
+        return self._read_split(address, size)
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """Write `size` bytes (1 to 8) little-endian; never fails."""
+        index = bisect_right(self._bases, address) - 1
+        if index >= 0:
+            mapping = self._mappings[index]
+            offset = address - mapping.base
+            if offset + size <= mapping.length and size <= mapping.width and size & (size - 1) == 0:
+                mapping.handler.write(offset, size, value)
+                return
+        self._write_split(address, size, value)
+
+    def _pieces(self, address: int, size: int) -> list[tuple[Mapping | None, int, int]]:
+        """Cut an access into pieces of one claim each, no wider than it takes; None where nobody answers."""
+        pieces: list[tuple[Mapping | None, int, int]] = []
+        end = address + size
+        while address < end:
+            mapping = self.find(address)
+            if mapping is None:
+                index = bisect_right(self._bases, address)
+                stop = min(end, self._bases[index]) if index < len(self._bases) else end
+                pieces.append((None, address, stop - address))
+                address = stop
+                continue
+            length = mapping.width
+            while length > end - address or length > mapping.end - address:
+                length >>= 1
+            pieces.append((mapping, address, length))
+            address += length
+        return pieces
+
+    def _read_split(self, address: int, size: int) -> int:
+        value = 0
+        for mapping, start, length in self._pieces(address, size):
+            mask = (1 << (length << 3)) - 1
+            if mapping is None:
+                self._miss(start)
+                piece = mask
+            else:
+                piece = mapping.handler.read(start - mapping.base, length) & mask
+            value |= piece << ((start - address) << 3)
+        return value
+
+    def _write_split(self, address: int, size: int, value: int) -> None:
+        for mapping, start, length in self._pieces(address, size):
+            if mapping is None:
+                self._miss(start)
+            else:
+                piece = (value >> ((start - address) << 3)) & ((1 << (length << 3)) - 1)
+                mapping.handler.write(start - mapping.base, length, piece)
+
+    def _miss(self, address: int) -> None:
+        counter = self.unclaimed
+        if address not in counter and len(counter) >= UNCLAIMED_KEYS:
+            address = -1
+        counter[address] += 1
+
+
+def port_space() -> AddressSpace:
+    """The 64 KiB of x86 I/O ports (accesses at the end may reach past it, as on hardware)."""
+    return AddressSpace("port", 0x10000)
+
+
+def mmio_space() -> AddressSpace:
+    """The guest physical address space, 52 bits (APM vol. 2, 5.1)."""
+    return AddressSpace("memory", 1 << 52)

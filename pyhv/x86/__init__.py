@@ -1,0 +1,1 @@
+"""Architecture facts that both backends use: registers, CPUID, MSRs, paging, descriptors, exceptions."""
