@@ -35,14 +35,17 @@ _start:
 
     .data
     .align 8
-    .globl gdt, gdt_pointer
+    .globl gdt, gdt_limit, gdt_pointer
 gdt:
     .quad 0
     .quad 0x00cf9b000000ffff    /* 0x08: code, ring 0, 4 GiB */
     .quad 0x00cf93000000ffff    /* 0x10: data, ring 0, 4 GiB */
-gdt_end:
+    .quad 0x00cffb000000ffff    /* 0x18: code, ring 3, 4 GiB */
+    .quad 0x00cff3000000ffff    /* 0x20: data, ring 3, 4 GiB */
+    .fill 6, 8, 0               /* 0x28: the task state segment; 0x38 on: for the guest (gdt.h) */
+    .set gdt_limit, . - gdt - 1
 gdt_pointer:
-    .word gdt_end - gdt - 1
+    .word gdt_limit
     .long gdt
 
     .bss

@@ -75,14 +75,17 @@ page_dirs:
     .set frame, frame + 0x200000
     .endr
 
-    .globl gdt, gdt_pointer
+    .globl gdt, gdt_limit, gdt_pointer
 gdt:
     .quad 0
     .quad 0x00af9b000000ffff    /* 0x08: 64-bit code, ring 0 */
     .quad 0x00cf93000000ffff    /* 0x10: data, ring 0 */
-gdt_end:
+    .quad 0x00affb000000ffff    /* 0x18: 64-bit code, ring 3 */
+    .quad 0x00cff3000000ffff    /* 0x20: data, ring 3 */
+    .fill 6, 8, 0               /* 0x28: the task state segment; 0x38 on: for the guest (gdt.h) */
+    .set gdt_limit, . - gdt - 1
 gdt_pointer:
-    .word gdt_end - gdt - 1
+    .word gdt_limit
     .quad gdt
 
     .bss
