@@ -51,9 +51,7 @@ class Image:
 IMAGES = {
     "cloud": Image("linux-image-cloud-amd64", {}, kernel=True),
     "generic": Image("linux-image-amd64", {}, kernel=True),
-    "memtest86+": Image(
-        "memtest86+", {"x64.bin": "boot/memtest86+x64.bin", "ia32.bin": "boot/memtest86+ia32.bin"}
-    ),
+    "memtest86+": Image("memtest86+", {"x64.bin": "boot/memtest86+x64.bin", "ia32.bin": "boot/memtest86+ia32.bin"}),
     "ipxe": Image("ipxe", {"ipxe.lkrn": "boot/ipxe.lkrn"}),
     "ipxe-qemu": Image("ipxe-qemu", {"roms": "usr/lib/ipxe/qemu"}),
     "seabios": Image(
