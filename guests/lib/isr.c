@@ -47,6 +47,8 @@ void isr_load(void)
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
+const void *isr_table(void) { return idt; }
+
 void isr_set(unsigned vector, isr *handler) { handlers[vector] = handler; }
 
 void isr_allow_user(unsigned vector) { idt[vector].attributes |= USER_GATE; }
@@ -54,6 +56,7 @@ void isr_allow_user(unsigned vector) { idt[vector].attributes |= USER_GATE; }
 void isr_dispatch(struct frame *frame)
 {
     if (!handlers[frame->vector])
-        fail("unexpected vector %lu, error code %lx, at %lx:%lx", frame->vector, frame->error, frame->cs, frame->ip);
+        fail("unexpected vector %lu, error code %lx, at %lx:%lx", frame->vector, frame->error, frame->cs,
+             frame->ip);
     handlers[frame->vector](frame);
 }

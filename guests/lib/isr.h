@@ -34,6 +34,9 @@ typedef void isr(struct frame *frame);
 /* Builds the IDT and loads it. Until a handler is set, any vector ends the guest with a FAIL line. */
 void isr_init(void);
 
+/* Where the IDT is. Its limit is 256 gates less one byte. */
+const void *isr_table(void);
+
 /* Loads the IDT on a further processor. */
 void isr_load(void);
 
