@@ -153,6 +153,8 @@ def job_from(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Jo
             f"--hugepages {options.hugepages}: {options.hugepages * 2} MiB do not fit beside the system in "
             f"--memory {options.memory}M"
         )
+    if not options.directory.is_dir():
+        parser.error(f"--directory: no directory '{options.directory}'")
     if options.artifacts is not None:
         options.artifacts.mkdir(parents=True, exist_ok=True)
     parameters: dict[str, list[str]] = {}

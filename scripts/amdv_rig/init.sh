@@ -10,15 +10,25 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 . /rig/settings
 
+reporting=
+open_status_port() {
+    # A port has one opener at a time: this shell, on descriptor 9.
+    if [ -z "$reporting" ] && [ -e /dev/vport0p1 ]; then
+        exec 9>/dev/vport0p1
+        reporting=1
+    fi
+}
+
 finish() {
     # The host ends the machine when it has read all; this is for a host that does not.
-    sleep 20
+    [ -n "$reporting" ] && sleep 20
     poweroff -f
 }
 
 fail() {
     echo "rig: $*" >&2
-    [ -e /dev/vport0p1 ] && echo "fail $*" >/dev/vport0p1
+    open_status_port
+    [ -n "$reporting" ] && echo "fail $*" >&9
     finish
 }
 
@@ -32,12 +42,11 @@ while read -r path params; do
 done </rig/modules
 
 tries=0
-until [ -e /dev/vport0p1 ]; do
+until open_status_port && [ -n "$reporting" ]; do
     tries=$((tries + 1))
     [ $tries -gt 500 ] && fail "no status port"
     usleep 10000
 done
-exec 9>/dev/vport0p1
 
 [ -e /dev/kvm ] || { dmesg | grep -i kvm; fail "kvm_amd made no /dev/kvm"; }
 
@@ -65,7 +74,7 @@ ifconfig lo 127.0.0.1 up
 hostname pyhv-rig
 
 if [ "$hugepages" != 0 ]; then
-    read -r reserved </proc/sys/vm/nr_hugepages
+    reserved=$(cat /proc/sys/vm/nr_hugepages)
     [ "$reserved" = "$hugepages" ] || fail "the kernel reserved $reserved of $hugepages hugepages: give more --memory"
     mount -t hugetlbfs hugetlbfs /new/dev/hugepages
 fi

@@ -15,7 +15,7 @@ from busybox_initramfs import BusyboxError, base_archive, static_busybox
 from amdv_rig.cpio import CpioArchive
 from amdv_rig.errors import RigSetupError
 from amdv_rig.job import Job, job_script, settings_script
-from amdv_rig.kernel_modules import load_order, module_name, read_dependencies
+from amdv_rig.kernel_modules import has_parameter, load_order, module_name, read_dependencies
 
 _INIT = Path(__file__).with_name("init.sh")
 _APPLETS = (
@@ -45,12 +45,16 @@ def find_kernel(directory: Path) -> RigKernel:
 
 
 def module_paths(kernel: RigKernel, job: Job) -> list[str]:
-    """The modules to load, in order; RigSetupError when a parameter is for a module that is not among them."""
+    """The modules to load, in order; RigSetupError for a parameter that none of them has."""
     paths = load_order(read_dependencies(kernel.modules), job.modules)
-    loaded = {module_name(path) for path in paths}
-    for name in job.module_params:
+    loaded = {module_name(path): path for path in paths}
+    for name, settings in job.module_params.items():
         if name not in loaded:
             raise RigSetupError(f"--module-param: module '{name}' is not loaded (add --module {name})")
+        content = read_module(kernel.modules / loaded[name])
+        for parameter in (setting.partition("=")[0] for setting in settings):
+            if not has_parameter(content, parameter):
+                raise RigSetupError(f"--module-param: module '{name}' has no parameter '{parameter}'")
     return paths
 
 

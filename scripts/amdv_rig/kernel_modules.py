@@ -45,6 +45,14 @@ def load_order(table: dict[str, list[str]], wanted: Iterable[str]) -> list[str]:
     return list(order)
 
 
+def has_parameter(content: bytes, name: str) -> bool:
+    """Whether a module (its .ko file's bytes) declares a parameter: the kernel only warns of one that it ignores.
+
+    The .modinfo section holds NUL-terminated "parmtype=NAME:TYPE" strings (include/linux/moduleparam.h).
+    """
+    return b"\0parmtype=" + name.encode() + b":" in content
+
+
 def read_dependencies(tree: Path) -> dict[str, list[str]]:
     """The table of the module tree (…/lib/modules/VERSION)."""
     try:

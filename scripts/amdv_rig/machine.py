@@ -18,7 +18,9 @@ from amdv_rig.stdin import forward_stdin
 from amdv_rig.streams import LineStream, MarkedStream, Sink, Tail
 
 _READ_SIZE = 1 << 16
-_DETAIL_LINES = 25
+_DETAIL_LINES = 50
+# Said in every run: of a CPU model that is newer than the emulation, and of a machine that was ended.
+_HARMLESS = (b"TCG doesn't support requested feature", b"fv_remove_watch", b"Unexpected poll revents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ class _Session:
         self.log.flush()
         self.log.seek(0)
         helpers = Tail()
-        helpers.feed(self.log.read())
+        helpers.feed(b"".join(line for line in self.log if not any(words in line for words in _HARMLESS)))
         parts = {"console": self.console.lines(_DETAIL_LINES), "QEMU and virtiofsd": helpers.lines(_DETAIL_LINES)}
         return "\n".join(f"--- {name}, last lines:\n{text}" for name, text in parts.items() if text)
 

@@ -59,7 +59,7 @@ def find_programs() -> None:
 
 def start_virtiofsd(source: Path, cache: str, listener: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Serves source to the one vhost-user client that connects to listener, then ends."""
-    options = f"source={source},cache={cache},sandbox=chroot,no_posix_lock"
+    options = f"source={source},cache={cache},sandbox=chroot,no_posix_lock,log_level=warn"
     return spawn([str(_VIRTIOFSD), f"--fd={listener.fileno()}", "-o", options], [listener], log)
 
 
