@@ -1,0 +1,42 @@
+"""The `pyhv` command. One module a subcommand, imported when it is called.
+
+Exit status: 0 the guest passed, 1 it failed, 3 panic or triple fault, 124 timeout, 125 host, VMM or usage error,
+130 interrupted from the keyboard.
+"""
+
+import sys
+from collections.abc import Sequence
+
+EXIT_USAGE = 125
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit status; a user's mistake is one line on stderr, never a traceback."""
+    from pyhv.cli.arguments import UsageError, parse
+    from pyhv.errors import PyhvError
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = parse(arguments)
+        if options.verbose:
+            from pyhv.log import listen_with_structlog
+
+            listen_with_structlog()
+        status: int = options.function(options)
+        return status
+    except UsageError as error:
+        return _complain(str(error))
+    except PyhvError as error:
+        from pyhv.cli.arguments import as_option
+
+        return _complain(as_option(str(error), arguments))
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
+
+
+def _complain(message: str) -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"pyhv: {line}\n")
+    return EXIT_USAGE

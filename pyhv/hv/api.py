@@ -132,6 +132,10 @@ class Vcpu(Protocol):
         """The guest physical address behind a linear one, by the vCPU's current paging; None where not mapped."""
         ...
 
+    def reset(self) -> None:
+        """The state after RESET (APM vol. 2, 14.1.3): index 0 at the reset vector, others waiting for a SIPI."""
+        ...
+
     def dump(self) -> str:
         """The registers as text for a report, with the bytes at RIP where they can be read."""
         ...
@@ -192,6 +196,18 @@ class VmHandle(Protocol):
 
     def statistics(self) -> dict[str, int]:
         """The backend's own counters by name."""
+        ...
+
+    def idle(self) -> bool:
+        """Backends without threads: every vCPU halts, so let time pass up to the next event; False when none will come."""
+        ...
+
+    def instructions(self) -> int | None:
+        """Guest instructions retired, where the backend counts them."""
+        ...
+
+    def avic(self) -> tuple[bool | None, str]:
+        """Whether AVIC (APM vol. 2, 15.29) can accelerate this VM's interrupts, None where unknown; and why."""
         ...
 
     def close(self) -> None:

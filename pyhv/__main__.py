@@ -1,0 +1,7 @@
+"""`python -m pyhv`: the command without its script."""
+
+import sys
+
+from pyhv.cli import main
+
+sys.exit(main())

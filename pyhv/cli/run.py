@@ -1,0 +1,94 @@
+"""`pyhv run`: one machine, its console, its verdict."""
+
+import argparse
+import json
+import os
+import sys
+from typing import IO
+
+from pyhv.cli.terminal import Terminal
+from pyhv.errors import ConfigError, VmTimeout
+from pyhv.hv.select import select
+from pyhv.log import event
+from pyhv.machine import Machine
+from pyhv.result import Outcome, Result
+from pyhv.vm import Vm
+
+
+def command(options: argparse.Namespace) -> int:
+    """Run and report; returns the exit status."""
+    machine = Machine(
+        options.kernel,
+        initrd=options.initrd,
+        cmdline=options.cmdline,
+        modules=options.modules,
+        memory=options.memory,
+        cpus=options.cpus,
+        format=options.format,
+        load_address=options.load_address,
+        entry=options.entry,
+        cpu=options.cpu,
+        features=options.features,
+        irqchip=options.irqchip,
+        hugepages=options.hugepages,
+        debug_exit=options.debug_exit,
+        on_reset=options.on_reset,
+    )
+    selection = select(options.backend, options.require)
+    event("backend", backend=selection.name, reason=selection.reason)
+    log = _open_log(options.log)
+    output = 2 if options.json else 1
+    try:
+        with Vm(machine, backend=selection, seed=options.seed) as vm:
+            if log is not None:
+                vm.console.add_sink(log.write)
+            event("loaded", format=vm.boot.format, entry=hex(vm.boot.entry), image=[hex(a) for a in vm.boot.image])
+            interrupted = _drive(vm, output, options.timeout)
+            result = vm.result()
+    finally:
+        if log is not None:
+            log.close()
+    event("ended", outcome=result.outcome.value, exits=result.exits, unclaimed=result.unclaimed)
+    _report(result, options)
+    return 130 if interrupted else result.exit_code
+
+
+def _drive(vm: Vm, output: int, timeout: float | None) -> bool:
+    """Run with this process's terminal attached; whether Ctrl-C ended it."""
+    with Terminal(vm, output):
+        try:
+            vm.start()
+            vm.wait(timeout)
+        except VmTimeout:
+            vm.end(Outcome.TIMEOUT, f"no end within {timeout:g} s")
+        except KeyboardInterrupt:
+            vm.end(Outcome.STOPPED, "interrupted from the keyboard")
+            return True
+        finally:
+            vm.stop()
+    return False
+
+
+def _open_log(path: str | None) -> IO[bytes] | None:
+    if path is None:
+        return None
+    try:
+        return open(path, "wb", buffering=0)
+    except OSError as error:
+        raise ConfigError(f"--log: {path!r} cannot be written: {error.strerror}") from None
+
+
+def _report(result: Result, options: argparse.Namespace) -> None:
+    if options.json:
+        sys.stdout.write(json.dumps(result.to_dict()) + "\n")
+        sys.stdout.flush()
+    if options.quiet:
+        return
+    lines = [f"pyhv: {result.summary()}"]
+    if result.outcome in (Outcome.ERROR, Outcome.TRIPLE_FAULT, Outcome.PANIC):
+        if result.registers:
+            lines.append(result.registers)
+        lines += [f"  exit: {text}" for text in result.last_exits]
+    if options.verbose:
+        lines.append(f"pyhv: backend {result.backend}: {result.backend_reason}")
+    os.write(2, ("\n".join(lines) + "\n").encode(errors="replace"))

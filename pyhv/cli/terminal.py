@@ -1,0 +1,102 @@
+"""This process's terminal as the guest's: raw while a guest runs, with Ctrl-a as the way out."""
+
+import os
+import select
+import termios
+import threading
+import tty
+from types import TracebackType
+from typing import Any
+
+from pyhv.vm import Vm
+
+ESCAPE = 0x01
+HELP = b"\r\nCtrl-a x  end the machine\r\nCtrl-a h  this help\r\nCtrl-a Ctrl-a  send Ctrl-a\r\n"
+CHUNK = 4096
+
+
+class Terminal:
+    """Copies the console to `output` (a file descriptor) and stdin to the guest; a context manager that restores the tty."""
+
+    def __init__(self, vm: Vm, output: int, stdin: int = 0) -> None:
+        self._vm = vm
+        self._output = output
+        self._stdin = stdin
+        self._saved: list[Any] | None = None
+        self._escaped = False
+        self._wake_read, self._wake_write = -1, -1
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Terminal":
+        self._vm.console.add_sink(self._write)
+        try:
+            is_tty = os.isatty(self._stdin)
+            os.fstat(self._stdin)
+        except OSError:
+            return self
+        if is_tty and os.tcgetpgrp(self._stdin) == os.getpgrp():
+            self._saved = termios.tcgetattr(self._stdin)
+            tty.setraw(self._stdin, termios.TCSANOW)
+            attributes = termios.tcgetattr(self._stdin)
+            attributes[1] |= termios.OPOST  # output stays cooked: the guest's \n moves to a new line's start
+            termios.tcsetattr(self._stdin, termios.TCSANOW, attributes)
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._read_loop, name="pyhv-stdin", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            os.write(self._wake_write, b"x")
+            self._thread.join()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+        if self._saved is not None:
+            termios.tcsetattr(self._stdin, termios.TCSANOW, self._saved)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._output, view) :]
+        except OSError as error:
+            self._output = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            self._vm.fail(f"console output cannot be written: {error.strerror}")
+
+    def _read_loop(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        poll.register(self._stdin, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._wake_read in ready:
+                return
+            try:
+                data = os.read(self._stdin, CHUNK)
+            except OSError:
+                return
+            if not data:
+                return
+            data = self._filter(data) if self._saved is not None else data
+            if data:
+                self._vm.console.send(data)
+
+    def _filter(self, data: bytes) -> bytes:
+        """Take the escapes out of what was typed."""
+        out = bytearray()
+        for byte in data:
+            if self._escaped:
+                self._escaped = False
+                if byte in b"xX":
+                    self._vm.stop()
+                elif byte in b"hH?":
+                    os.write(2, HELP)
+                elif byte == ESCAPE:
+                    out.append(byte)
+            elif byte == ESCAPE:
+                self._escaped = True
+            else:
+                out.append(byte)
+        return bytes(out)

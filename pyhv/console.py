@@ -1,0 +1,306 @@
+"""A machine's console: everything that the guest printed, and what was expected of it.
+
+The record is lossless up to `limit` bytes in memory; older output is then dropped from memory (counted in `dropped`), while
+sinks have had all of it. Text is UTF-8; each byte that is not becomes one U+FFFD.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pyhv.errors import ConfigError, GuestError, GuestFailed, GuestPanic, PyhvError, VmmError, VmTimeout
+
+DEFAULT_LIMIT = 64 << 20
+TAIL_LINES = 12
+LINUX_PANIC = rb"Kernel panic - not syncing[^\r\n]*"
+LOOKBACK = 4096
+"""Bytes before new output that a search covers again at once; a longer match is found by the full searches."""
+CONTEXT = 256
+"""Bytes before that, for ^, \\b and lookbehind."""
+GROWTH = 4
+"""A full search runs when the output grew by 1/GROWTH since the last, or paused: linear work for any amount of it."""
+STREAMING = 0.001
+"""Seconds between looks at output that keeps coming."""
+QUIET = 0.02
+"""Seconds without output after which a full search is worth it."""
+
+Sink = Callable[[bytes], object]
+ErrorSource = PyhvError | Callable[[str], BaseException]
+
+log = logging.getLogger(__name__)
+_INVALID = {code: 0xFFFD for code in range(0xDC80, 0xDD00)}
+
+
+def decode(data: bytes | bytearray) -> str:
+    """UTF-8 to text; each undecodable byte becomes one U+FFFD."""
+    text = data.decode("utf-8", "surrogateescape")
+    return text if text.isascii() else text.translate(_INVALID)
+
+
+class Console:
+    """What the guest prints, and a way to type.
+
+    - `send_input(data)` takes typed bytes; it does its own locking.
+    - `panic_patterns`: bytes regular expressions, matched in each complete line; a match makes `expect` fail at once and
+      calls `on_panic(line)` (from `feed`, once).
+    - `limit`: bytes kept in memory.
+    """
+
+    def __init__(
+        self,
+        send_input: Callable[[bytes], object] | None = None,
+        *,
+        on_panic: Callable[[str], object] | None = None,
+        panic_patterns: Sequence[bytes] = (LINUX_PANIC,),
+        on_sink_error: Callable[[BaseException], object] | None = None,
+        limit: int = DEFAULT_LIMIT,
+    ) -> None:
+        if limit < 1:
+            raise ConfigError(f"console limit: {limit} is not a positive number of bytes")
+        self._send_input = send_input
+        self._on_panic = on_panic
+        self._on_sink_error = on_sink_error
+        self._watch = (
+            re.compile(b"|".join(b"(?:%b)" % pattern for pattern in panic_patterns)) if panic_patterns else None
+        )
+        self._limit = limit
+        self._cond = threading.Condition(threading.Lock())
+        self._data = bytearray()
+        self._dropped = 0
+        self._position = 0
+        self._line_start = 0
+        self._waiting = 0
+        self._sinks: list[Sink] = []
+        self._panic: str | None = None
+        self._end: ErrorSource | None = None
+
+    # Output
+
+    def feed(self, data: bytes) -> None:
+        """Record output of the guest and pass it to the sinks, in order."""
+        panic: str | None = None
+        with self._cond:
+            buffer = self._data
+            buffer += data
+            if self._sinks:
+                self._copy(data)
+            if b"\n" in data:
+                panic = self._check_lines()
+            if len(buffer) > self._limit:
+                self._drop(len(buffer) - self._limit + (self._limit >> 3))
+            if self._waiting:
+                self._cond.notify_all()
+        if panic is not None and self._on_panic is not None:
+            self._on_panic(panic)
+
+    def add_sink(self, sink: Sink, *, replay: bool = False) -> None:
+        """Copy output to `sink(data)` from now on; with `replay`, first what memory still holds."""
+        with self._cond:
+            self._sinks.append(sink)
+            if replay and self._data:
+                sink(bytes(self._data))
+
+    def remove_sink(self, sink: Sink) -> None:
+        """Stop copying; unknown sinks are ignored."""
+        with self._cond:
+            if sink in self._sinks:
+                self._sinks.remove(sink)
+
+    @property
+    def data(self) -> bytes:
+        """All output in memory."""
+        with self._cond:
+            return bytes(self._data)
+
+    @property
+    def text(self) -> str:
+        """All output in memory, as text."""
+        return decode(self.data)
+
+    @property
+    def dropped(self) -> int:
+        """Bytes of the oldest output that memory no longer holds."""
+        return self._dropped
+
+    @property
+    def panic(self) -> str | None:
+        """The line that said that the guest panicked."""
+        return self._panic
+
+    @property
+    def closed(self) -> bool:
+        """Whether the guest has ended."""
+        return self._end is not None
+
+    def tail(self, lines: int = TAIL_LINES) -> str:
+        """The last lines."""
+        with self._cond:
+            start = len(self._data)
+            for _ in range(lines + 1):
+                start = self._data.rfind(b"\n", 0, start)
+                if start < 0:
+                    break
+            recent = bytes(self._data[max(start, 0) :])
+        return "\n".join(decode(recent).splitlines()[-lines:]) if lines > 0 else ""
+
+    def close(self, error: ErrorSource = GuestFailed) -> None:
+        """The guest has ended: `expect` that finds nothing raises. The first close counts.
+
+        `error` is an exception, whose text then says how the guest ended, or a function that makes one of a message.
+        """
+        with self._cond:
+            if self._end is None:
+                self._end = error
+            self._cond.notify_all()
+
+    # Input
+
+    def send(self, data: str | bytes) -> None:
+        """Type; text goes as UTF-8. Raises ConfigError when the machine has no console input."""
+        if self._send_input is None:
+            raise ConfigError("console: this machine takes no input")
+        self._send_input(data.encode() if isinstance(data, str) else bytes(data))
+
+    # Expectations
+
+    def expect(self, pattern: str | bytes | re.Pattern[Any], timeout: float | None = None) -> re.Match[Any]:
+        """Wait until the output after the last match has a match; later calls search after its end.
+
+        A str pattern searches text and gives text, a bytes pattern bytes. Raises the error of `close` when the guest ended
+        without it, GuestPanic when the guest panicked, VmTimeout after `timeout` seconds of the host's time.
+        """
+        compiled: re.Pattern[Any] = re.compile(pattern) if isinstance(pattern, (str, bytes)) else pattern
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._cond:
+            search = _Search(compiled, self._position)
+            self._waiting += 1
+            try:
+                return self._wait_for(search, timeout, deadline)
+            finally:
+                self._waiting -= 1
+
+    def _wait_for(self, search: "_Search", timeout: float | None, deadline: float | None) -> re.Match[Any]:
+        quick = True
+        while True:
+            ending = self._end is not None or self._panic is not None
+            now = time.monotonic()
+            late = deadline is not None and now >= deadline
+            match = search.look(self._data, self._dropped, full=ending or late or not quick)
+            if match is not None:
+                self._position = search.end
+                return match
+            if ending:
+                raise self._ended(search.pattern)
+            if late:
+                raise VmTimeout(self._message(f"no match for {search.pattern.pattern!r} within {timeout:g} s"))
+            wait = None if deadline is None else deadline - now
+            if search.behind:
+                wait = QUIET if wait is None else min(wait, QUIET)
+            size = self._dropped + len(self._data)
+            woken = self._cond.wait_for(
+                lambda: self._dropped + len(self._data) != size or self._end is not None or self._panic is not None,
+                wait,
+            )
+            quick = woken
+            if woken and time.monotonic() - now < STREAMING:
+                self._cond.release()
+                try:
+                    time.sleep(STREAMING / 2)
+                finally:
+                    self._cond.acquire()
+
+    def _ended(self, pattern: re.Pattern[Any]) -> BaseException:
+        sought = f"no match for {pattern.pattern!r}"
+        if self._panic is not None:
+            return GuestPanic(self._message(f"{self._panic}: {sought}"))
+        end = self._end
+        if isinstance(end, (GuestError, VmmError, VmTimeout)):
+            return type(end)(self._message(f"{end}: {sought}"), end.result)
+        if isinstance(end, BaseException):
+            return end
+        return (end or GuestFailed)(self._message(f"the guest ended: {sought}"))
+
+    def _message(self, reason: str) -> str:
+        recent = decode(self._data[-LOOKBACK:]).splitlines()[-TAIL_LINES:]
+        return "\n".join([reason, "console (tail):", *("  " + line for line in recent or ["(nothing)"])])
+
+    # Inside, with the lock held
+
+    def _copy(self, data: bytes) -> None:
+        for sink in tuple(self._sinks):
+            try:
+                sink(data)
+            except Exception as error:
+                self._sinks.remove(sink)
+                log.error("console: a sink failed and gets no more output: %s: %s", type(error).__name__, error)
+                if self._on_sink_error is not None:
+                    self._on_sink_error(error)
+
+    def _check_lines(self) -> str | None:
+        """Look for a panic in the lines completed since the last time."""
+        start = self._line_start - self._dropped
+        stop = self._data.rfind(b"\n") + 1
+        self._line_start = self._dropped + stop
+        if self._watch is None or self._panic is not None:
+            return None
+        match = self._watch.search(bytes(self._data[max(start, 0) : stop]))
+        if match is None:
+            return None
+        self._panic = decode(match.group())
+        return self._panic
+
+    def _drop(self, count: int) -> None:
+        count = min(count, len(self._data) - 1)
+        del self._data[:count]
+        self._dropped += count
+        self._line_start = max(self._line_start, self._dropped)
+
+
+class _Search:
+    """One expectation over growing output; positions are absolute (they count dropped bytes)."""
+
+    def __init__(self, pattern: re.Pattern[Any], start: int) -> None:
+        self.pattern = pattern
+        self.start = start
+        self.end = start
+        self._scanned = start
+        self._full = start
+
+    @property
+    def behind(self) -> bool:
+        """Whether output came since the last full search."""
+        return self._scanned != self._full
+
+    def look(self, data: bytearray, dropped: int, *, full: bool) -> re.Match[Any] | None:
+        """Search what came since; with `full`, or when much came, everything since the last match."""
+        start = max(self.start, dropped)
+        stop = dropped + len(data)
+        if full or (stop - self._full) * GROWTH >= self._full - start:
+            self._full = self._scanned = stop
+            return self._search(data, dropped, start)
+        resume = max(start, self._scanned - LOOKBACK)
+        self._scanned = stop
+        if self._search(data, dropped, resume) is None:
+            return None
+        self._full = stop
+        return self._search(data, dropped, start)
+
+    def _search(self, data: bytearray, dropped: int, start: int) -> re.Match[Any] | None:
+        """Search from `start`, showing the pattern a little of what is before."""
+        base = max(dropped, start - CONTEXT)
+        before = start - base
+        window = bytes(data[base - dropped :])
+        if isinstance(self.pattern.pattern, bytes):
+            match = self.pattern.search(window, before)
+            if match is not None:
+                self.end = base + match.end()
+            return match
+        raw = window.decode("utf-8", "surrogateescape")
+        skip = len(window[:before].decode("utf-8", "surrogateescape"))
+        match = self.pattern.search(raw if raw.isascii() else raw.translate(_INVALID), skip)
+        if match is not None:
+            self.end = base + len(raw[: match.end()].encode("utf-8", "surrogateescape"))
+        return match

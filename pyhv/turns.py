@@ -1,0 +1,51 @@
+"""Backends without threads: one thread in which the vCPUs take turns, each for a quantum of the backend's choosing."""
+
+import threading
+from time import thread_time_ns
+from typing import TYPE_CHECKING
+
+from pyhv.errors import PyhvError
+from pyhv.hv import exits as x
+
+if TYPE_CHECKING:
+    from pyhv.vm import Vm
+
+
+def start_turns(vm: "Vm") -> list[threading.Thread]:
+    """Start the one thread."""
+    thread = threading.Thread(target=_guarded, args=(vm,), name=f"{vm.machine.name or 'pyhv'}-turns", daemon=True)
+    thread.start()
+    return [thread]
+
+
+def _guarded(vm: "Vm") -> None:
+    try:
+        _take_turns(vm)
+    except PyhvError as error:
+        vm.fail(str(error), error)
+    except BaseException as error:
+        vm.fail(f"{type(error).__name__}: {error}", error)
+    for loop in vm.loops:
+        loop.take_dump()
+    vm.loops[0].cpu_ns += thread_time_ns()
+
+
+def _take_turns(vm: "Vm") -> None:
+    loops, running = vm.loops, vm.running
+    while running():
+        vm.kicked.clear()
+        halted = 0
+        for loop in loops:
+            while vm.outcome is None:
+                exit = loop.run_raw()
+                if type(exit) is x.Interrupted:
+                    break
+                if type(exit) is x.Halt:
+                    halted += 1
+                    break
+                loop.handle(exit)
+        if halted == len(loops) and vm.outcome is None:
+            with vm.lock:
+                woken = vm.handle.idle()
+            if not woken:
+                vm.kicked.wait()

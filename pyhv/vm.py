@@ -1,0 +1,426 @@
+"""One running machine: what builds it, runs its vCPUs, ends it and reaps it."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import IO, Any
+
+from pyhv.chipset.pc import Pc
+from pyhv.console import Console
+from pyhv.device import MsrRead, MsrWrite
+from pyhv.errors import ConfigError, GuestError, GuestFailed, GuestPanic, PyhvError, TripleFault, VmmError, VmTimeout
+from pyhv.hv import exits as x
+from pyhv.hv.api import VmConfig
+from pyhv.hv.select import Selection, select
+from pyhv.loop import EventLoop
+from pyhv.machine import Machine
+from pyhv.memory import MemoryBacking, ram_ranges
+from pyhv.result import Outcome, Result
+from pyhv.runner import VcpuLoop, start_threads
+
+STOP_TIMEOUT = 10.0
+"""Seconds that a vCPU thread may take to leave the guest after a kick before that is reported as a VMM failure."""
+
+Backend = str | Selection
+
+
+class Vm:
+    """A machine built on a backend. Made by `Machine.start()` or `Vm(machine)`; a context manager that always reaps.
+
+    Threads: public methods may be called from any thread, but for `exits()`, which runs the guest in the caller's.
+    Raises ConfigError (the machine, its files), HostError (the backend).
+    """
+
+    def __init__(self, machine: Machine, *, backend: Backend = "auto", seed: int = 0) -> None:
+        self.machine = machine
+        self.backend = backend if isinstance(backend, Selection) else select(backend)
+        self.lock = threading.RLock()
+        self.outcome: Outcome | None = None
+        self.msr_handlers: dict[int, tuple[MsrRead, MsrWrite]] = {}
+        self._detail = ""
+        self._status: int | None = None
+        self._error: BaseException | None = None
+        self._cond = threading.Condition(threading.Lock())
+        self._attention = False
+        self._paused = False
+        self._reset_pending = False
+        self._parked = 0
+        self._threads: list[threading.Thread] = []
+        self._started = False
+        self._closed = False
+        self._result: Result | None = None
+        self._began = self._ended_at = 0.0
+        self.loops: list[VcpuLoop] = []
+        self._loop = EventLoop(self.lock, on_error=self._loop_error)
+        self.kicked = threading.Event()
+        self.console = Console(self._send, on_panic=self._console_panic)
+        hypervisor = self.backend.hypervisor
+        self.handle = hypervisor.create_vm(
+            VmConfig(
+                vcpus=machine.cpus, irqchip=machine.irqchip, cpu=machine.cpu, features=machine.features, seed=seed
+            )
+        )
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self) -> None:
+        machine, handle = self.machine, self.handle
+        backing = MemoryBacking(machine.hugepages)
+        for address, size in ram_ranges(machine.memory):
+            handle.add_memory(address, size, backing=backing)
+        self.memory = handle.memory
+        self.clock = handle.clock or self._loop.clock
+        self.pc = Pc(
+            machine,
+            memory=self.memory,
+            clock=self.clock,
+            control=VerdictControl(self),
+            handle=handle,
+            output=self.console.feed,
+            kick=self._kick_boot_cpu,
+            add_msrs=self._add_msrs,
+        )
+        self.vcpus = [handle.create_vcpu(index) for index in range(machine.cpus)]
+        self.loops = [VcpuLoop(self, vcpu) for vcpu in self.vcpus]
+        if self.msr_handlers:
+            handle.filter_msrs(self.msr_handlers)
+        self._load()
+
+    def _load(self) -> None:
+        from pyhv import boot
+
+        machine = self.machine
+        self.boot = boot.load_machine(machine, self.memory)
+        self.vcpus[0].system = self.boot.system
+        self.vcpus[0].general = self.boot.general
+
+    # Running
+
+    def start(self) -> "Vm":
+        """Let the vCPUs run; returns self."""
+        if self._started or self._closed:
+            raise ConfigError("vm: it was started already")
+        self._started = True
+        self._began = time.monotonic()
+        if self.backend.hypervisor.capabilities.threads:
+            self._threads = start_threads(self.loops, self.machine.name or "pyhv")
+        else:
+            from pyhv.turns import start_turns
+
+            self._threads = start_turns(self)
+        return self
+
+    def running(self) -> bool:
+        """For vCPU loops: whether to go on; parks the caller while the machine is paused or being reset."""
+        return self._park() if self._attention else True
+
+    def _park(self) -> bool:
+        with self._cond:
+            self._parked += 1
+            self._cond.notify_all()
+            while self.outcome is None and (self._paused or self._reset_pending):
+                if self._reset_pending and self._parked == len(self._threads or self.loops):
+                    self._do_reset()
+                    continue
+                self._cond.wait()
+            self._parked -= 1
+            return self.outcome is None
+
+    def pause(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Stop all vCPUs between two instructions; returns when they are. Raises VmTimeout."""
+        with self._cond:
+            self._paused = self._attention = True
+            self._kick_all()
+            if self._threads and not self._cond.wait_for(
+                lambda: self.outcome is not None or self._parked == len(self._threads), timeout
+            ):
+                raise VmTimeout(f"vCPUs did not pause within {timeout} s")
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        with self._cond:
+            self._paused = False
+            self._attention = self.outcome is not None or self._reset_pending
+            self._cond.notify_all()
+
+    def reset(self) -> None:
+        """Start the machine again from its image, as a reset button would, with its memory cleared."""
+        with self._cond:
+            self._reset_pending = self._attention = True
+            self._kick_all()
+            self._cond.notify_all()
+            if not self._threads:
+                self._do_reset()
+
+    def _do_reset(self) -> None:
+        try:
+            with self.lock:
+                for vcpu in self.vcpus:
+                    vcpu.reset()
+                for region in self.memory.regions:
+                    if not region.readonly:
+                        region.discard()
+                self.pc.reset()
+                self._load()
+        except PyhvError as error:
+            self._end_locked(Outcome.ERROR, f"reset: {error}", None, error)
+        self._reset_pending = False
+        self._attention = self._paused or self.outcome is not None
+        self._cond.notify_all()
+
+    def stop(self) -> None:
+        """End the run now (outcome STOPPED, unless it ended before)."""
+        self.end(Outcome.STOPPED, "stopped by the user")
+
+    def wait(self, timeout: float | None = None) -> Result:
+        """The Result, once the guest has ended. Raises VmTimeout when it has not after `timeout` seconds; it runs on."""
+        if not self._started:
+            raise ConfigError("vm: it was not started")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._cond:
+            while self.outcome is None:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise VmTimeout(f"the guest did not end within {timeout:g} s\n{self.console.tail()}")
+                self._cond.wait(left)
+        self._join()
+        return self.result()
+
+    def result(self) -> Result:
+        """The verdict of a run that ended. Raises ConfigError before that."""
+        if self.outcome is None:
+            raise ConfigError("vm: the guest has not ended")
+        if self._result is None:
+            self._join()
+            self._result = self._make_result(self.outcome)
+        return self._result
+
+    def exits(self, *, handle: bool = True) -> Iterator[x.Exit]:
+        """Drive a machine of one vCPU exit by exit in this thread; each exit is yielded after the machine handled it.
+
+        With `handle=False` the machine does nothing: the caller answers (`vm.vcpus[0].complete_read(...)`).
+        The iteration ends when the guest has.
+        """
+        if self._started and self._threads:
+            raise ConfigError("vm: exits() drives a machine that was not started")
+        if len(self.loops) != 1:
+            raise ConfigError(f"vm: exits() drives one vCPU, this machine has {len(self.loops)}")
+        if not self._started:
+            self._started = True
+            self._began = time.monotonic()
+        loop = self.loops[0]
+        while self.outcome is None:
+            event = loop.run_raw()
+            if handle:
+                loop.handle(event)
+            yield event
+        loop.take_dump()
+
+    # Verdicts: MachineControl, and what the loops report
+
+    def end(self, outcome: Outcome, detail: str = "", status: int | None = None) -> None:
+        """Fix the verdict; the first one stands. Stops every vCPU."""
+        with self._cond:
+            self._end_locked(outcome, detail, status)
+
+    def _end_locked(
+        self, outcome: Outcome, detail: str, status: int | None, error: BaseException | None = None
+    ) -> None:
+        if self.outcome is not None:
+            return
+        self._ended_at = time.monotonic()
+        self.outcome = outcome
+        self._detail = detail
+        self._status = status
+        self._error = error
+        self._attention = True
+        self._kick_all()
+        self._cond.notify_all()
+
+    def fail(self, detail: str, error: BaseException | None = None) -> None:
+        """The VMM cannot go on."""
+        with self._cond:
+            self._end_locked(Outcome.ERROR, detail, None, error)
+
+    def panic(self, source: str, detail: str = "") -> None:
+        """The guest says that it panicked."""
+        self.end(Outcome.PANIC, f"{source}: {detail}" if detail else source)
+
+    def reset_requested(self, source: str) -> None:
+        """A reset that the guest asked for: the end of the run, or another start (`Machine.on_reset`)."""
+        if self.machine.on_reset == "exit":
+            self.end(Outcome.RESET, source)
+        else:
+            self.reset()
+
+    def vcpu_halted(self, loop: VcpuLoop) -> None:
+        """A backend without local APICs halted: nothing can wake it."""
+        self.fail(f"vCPU {loop.vcpu.index} halted with nothing to wake it")
+
+    def debug_stop(self, loop: VcpuLoop, event: x.Debug) -> None:
+        """A debug exit: whoever drives `exits()` gets it; nobody else asked for one."""
+        if self._threads:
+            self.fail(f"vCPU {loop.vcpu.index}: a debug exit that nobody asked for at {event.rip:#x}")
+
+    def harvest_dirty_ring(self) -> None:
+        """A full dirty ring: take its entries so that the vCPU can go on."""
+        for region in self.memory.regions:
+            self.handle.dirty_pages(region, clear=False)
+
+    def _console_panic(self, line: str) -> None:
+        self.panic("console", line)
+
+    def _loop_error(self, error: BaseException) -> None:
+        self.fail(f"event loop: {type(error).__name__}: {error}", error)
+
+    # Plumbing
+
+    def _send(self, data: bytes) -> None:
+        with self.lock:
+            self.pc.serial.receive(data)
+        self.kicked.set()
+
+    def _add_msrs(self, indices: Sequence[int], read: MsrRead, write: MsrWrite) -> None:
+        for index in indices:
+            self.msr_handlers[index] = (read, write)
+
+    def _kick_boot_cpu(self) -> None:
+        self.vcpus[0].kick()
+        self.kicked.set()
+
+    def _kick_all(self) -> None:
+        self.kicked.set()
+        for loop in self.loops:
+            loop.vcpu.kick()
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + STOP_TIMEOUT
+        current = threading.current_thread()
+        for thread in self._threads:
+            while thread is not current and thread.is_alive():
+                thread.join(0.05)
+                if thread.is_alive():
+                    self._kick_all()
+                    if time.monotonic() > deadline:
+                        raise VmmError(f"{thread.name} did not leave the guest within {STOP_TIMEOUT:g} s")
+
+    def _make_result(self, outcome: Outcome) -> Result:
+        counts: Counter[str] = Counter()
+        for loop in self.loops:
+            for kind, number in loop.counts.items():
+                counts[kind.__name__] += number
+        bad = not outcome.ok and outcome is not Outcome.FAILED
+        several = len(self.loops) > 1
+        avic, avic_reason = self.handle.avic()
+        return Result(
+            outcome=outcome,
+            backend=self.backend.name,
+            backend_reason=self.backend.reason,
+            detail=self._detail,
+            guest_status=self._status,
+            console=self.console.text,
+            exits=dict(counts.most_common()),
+            unclaimed=self.pc.unclaimed(),
+            deterministic=self.backend.hypervisor.capabilities.deterministic,
+            instructions=self.handle.instructions(),
+            wall_seconds=self._ended_at - self._began,
+            guest_seconds=sum(loop.cpu_ns for loop in self.loops) / 1e9,
+            avic=avic,
+            avic_reason=avic_reason,
+            registers="\n".join(
+                (f"vCPU {loop.vcpu.index}:\n" if several else "") + loop.registers
+                for loop in self.loops
+                if loop.registers
+            ),
+            last_exits=tuple(
+                (f"vCPU {loop.vcpu.index} " if several else "") + repr(exit)
+                for loop in self.loops
+                for exit in (loop.recent if bad else ())
+            ),
+        )
+
+    def console_error(self) -> GuestError | VmmError:
+        """What `console.expect` raises when the guest has ended without printing what was expected."""
+        outcome = self.outcome
+        kinds: dict[Outcome, Callable[[str], GuestError | VmmError]] = {
+            Outcome.PANIC: GuestPanic,
+            Outcome.TRIPLE_FAULT: TripleFault,
+            Outcome.ERROR: VmmError,
+        }
+        make = GuestFailed if outcome is None else kinds.get(outcome, GuestFailed)
+        return make(f"the guest ended ({outcome.value if outcome else 'not started'}: {self._detail})")
+
+    def close(self) -> None:
+        """Stop and reap: threads joined, devices closed, memory unmapped. Idempotent."""
+        if self._closed:
+            return
+        if self.outcome is None:
+            self.stop()
+        try:
+            if self._started:
+                self.result()
+        finally:
+            self._closed = True
+            self.console.close(self.console_error())
+            self._loop.close()
+            for vcpu in getattr(self, "vcpus", ()):
+                vcpu.close()
+            self.handle.close()
+
+    def __enter__(self) -> "Vm":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class VerdictControl:
+    """What devices ask for, as verdicts on their machine (a `pyhv.control.MachineControl`)."""
+
+    __slots__ = ("_vm",)
+
+    def __init__(self, vm: Vm) -> None:
+        self._vm = vm
+
+    def debug_exit(self, value: int) -> None:
+        self._vm.end(Outcome.FAILED if value else Outcome.PASSED, f"debug exit {value:#x}", value)
+
+    def power_off(self, source: str) -> None:
+        self._vm.end(Outcome.POWER_OFF, source)
+
+    def reset(self, source: str) -> None:
+        self._vm.reset_requested(source)
+
+    def panic(self, source: str, detail: str = "") -> None:
+        self._vm.panic(source, detail)
+
+
+def start(machine: Machine, *, backend: Backend = "auto", seed: int = 0, log: IO[bytes] | None = None) -> Vm:
+    """Build and start a machine; `log` receives everything that the console prints."""
+    vm = Vm(machine, backend=backend, seed=seed)
+    try:
+        if log is not None:
+            vm.console.add_sink(log.write)
+        return vm.start()
+    except BaseException:
+        vm.close()
+        raise
+
+
+def run(
+    machine: Machine, *, timeout: float | None = None, backend: Backend = "auto", seed: int = 0, **options: Any
+) -> Result:
+    """Run a machine to its end, or to `timeout` seconds (outcome TIMEOUT); never raises for what the guest does."""
+    with start(machine, backend=backend, seed=seed, **options) as vm:
+        try:
+            return vm.wait(timeout)
+        except VmTimeout:
+            vm.end(Outcome.TIMEOUT, f"no end within {timeout:g} s")
+            return vm.wait()
