@@ -1,7 +1,7 @@
 """A machine's console: everything that the guest printed, and what was expected of it.
 
-The record is lossless up to `limit` bytes in memory; older output is then dropped from memory (counted in `dropped`), while
-sinks have had all of it. Text is UTF-8; each byte that is not becomes one U+FFFD.
+The record is lossless up to `limit` bytes in memory; older output is then dropped from memory (counted in `dropped`),
+while sinks have had all of it. Text is UTF-8; each byte that is not becomes one U+FFFD.
 """
 
 import logging
@@ -31,7 +31,7 @@ Sink = Callable[[bytes], object]
 ErrorSource = PyhvError | Callable[[str], BaseException]
 
 log = logging.getLogger(__name__)
-_INVALID = {code: 0xFFFD for code in range(0xDC80, 0xDD00)}
+_INVALID = dict.fromkeys(range(0xDC80, 0xDD00), "\N{REPLACEMENT CHARACTER}")
 
 
 def decode(data: bytes | bytearray) -> str:
@@ -44,8 +44,8 @@ class Console:
     """What the guest prints, and a way to type.
 
     - `send_input(data)` takes typed bytes; it does its own locking.
-    - `panic_patterns`: bytes regular expressions, matched in each complete line; a match makes `expect` fail at once and
-      calls `on_panic(line)` (from `feed`, once).
+    - `panic_patterns`: bytes regular expressions, matched in each complete line; a match makes `expect` fail at once
+      and calls `on_panic(line)` (from `feed`, once).
     - `limit`: bytes kept in memory.
     """
 
@@ -169,8 +169,8 @@ class Console:
     def expect(self, pattern: str | bytes | re.Pattern[Any], timeout: float | None = None) -> re.Match[Any]:
         """Wait until the output after the last match has a match; later calls search after its end.
 
-        A str pattern searches text and gives text, a bytes pattern bytes. Raises the error of `close` when the guest ended
-        without it, GuestPanic when the guest panicked, VmTimeout after `timeout` seconds of the host's time.
+        A str pattern searches text and gives text, a bytes pattern bytes. Raises the error of `close` when the
+        guest ended without it, GuestPanic when the guest panicked, VmTimeout after `timeout` seconds of the host's time.
         """
         compiled: re.Pattern[Any] = re.compile(pattern) if isinstance(pattern, (str, bytes)) else pattern
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -199,11 +199,7 @@ class Console:
             wait = None if deadline is None else deadline - now
             if search.behind:
                 wait = QUIET if wait is None else min(wait, QUIET)
-            size = self._dropped + len(self._data)
-            woken = self._cond.wait_for(
-                lambda: self._dropped + len(self._data) != size or self._end is not None or self._panic is not None,
-                wait,
-            )
+            woken = self._wait_change(wait)
             quick = woken
             if woken and time.monotonic() - now < STREAMING:
                 self._cond.release()
@@ -211,6 +207,13 @@ class Console:
                     time.sleep(STREAMING / 2)
                 finally:
                     self._cond.acquire()
+
+    def _wait_change(self, timeout: float | None) -> bool:
+        """Wait for output or the guest's end; False when there was none in time."""
+        size = self._dropped + len(self._data)
+        return self._cond.wait_for(
+            lambda: self._dropped + len(self._data) != size or self._end is not None or self._panic is not None, timeout
+        )
 
     def _ended(self, pattern: re.Pattern[Any]) -> BaseException:
         sought = f"no match for {pattern.pattern!r}"
@@ -293,6 +296,7 @@ class _Search:
         base = max(dropped, start - CONTEXT)
         before = start - base
         window = bytes(data[base - dropped :])
+        match: re.Match[Any] | None
         if isinstance(self.pattern.pattern, bytes):
             match = self.pattern.search(window, before)
             if match is not None:

@@ -1,7 +1,7 @@
 """The machine's one event loop: timers on the real clock, file descriptors, and calls from other threads.
 
-Every callback runs on the loop's own thread with the machine's lock held. Nothing is allocated before first use: a machine
-that needs no timer and no descriptor has no loop thread. The lock order is simple, since there is only the machine's.
+Every callback runs on the loop's own thread with the machine's lock held. Nothing is allocated before first use: a
+machine that needs no timer and no descriptor has no loop thread. There is no lock but the machine's.
 """
 
 import os
@@ -84,8 +84,8 @@ class RealClock:
 class EventLoop:
     """Timers, descriptors and calls of one machine.
 
-    `lock` is the machine's RLock; `on_error(exception)` hears of an exception that a callback let out, after which the loop
-    goes on. All methods may be called from any thread, with or without the lock.
+    `lock` is the machine's RLock; `on_error(exception)` hears of an exception that a callback let out, after which the
+    loop goes on. All methods may be called from any thread, with or without the lock.
     """
 
     def __init__(self, lock: Lock, *, on_error: Callable[[BaseException], None], name: str = "pyhv-loop") -> None:
