@@ -170,7 +170,7 @@ class Console:
         """Wait until the output after the last match has a match; later calls search after its end.
 
         A str pattern searches text and gives text, a bytes pattern bytes. Raises the error of `close` when the
-        guest ended without it, GuestPanic when the guest panicked, VmTimeout after `timeout` seconds of the host's time.
+        guest ended without it, GuestPanic when it panicked, VmTimeout after `timeout` seconds of the host's time.
         """
         compiled: re.Pattern[Any] = re.compile(pattern) if isinstance(pattern, (str, bytes)) else pattern
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from pyhv.clock import Timer, TimerQueue
 from pyhv.errors import VmmError
@@ -26,18 +25,6 @@ _READ = select.EPOLLIN | select.EPOLLPRI
 _WRITE = select.EPOLLOUT
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
 _NEVER = 1 << 63
-
-
-class Lock(Protocol):
-    """What the loop needs of the machine's lock (a threading.RLock)."""
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
-
-    def release(self) -> None: ...
-
-    def __enter__(self) -> bool: ...
-
-    def __exit__(self, *error: object) -> None: ...
 
 
 class RealClock:
@@ -88,7 +75,9 @@ class EventLoop:
     loop goes on. All methods may be called from any thread, with or without the lock.
     """
 
-    def __init__(self, lock: Lock, *, on_error: Callable[[BaseException], None], name: str = "pyhv-loop") -> None:
+    def __init__(
+        self, lock: "threading.RLock", *, on_error: Callable[[BaseException], None], name: str = "pyhv-loop"
+    ) -> None:
         self.clock = RealClock(self)
         self._lock = lock
         self._on_error = on_error

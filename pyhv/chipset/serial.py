@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pyhv.bus import AddressSpace
+from pyhv.chipset.layout import COM1
 from pyhv.clock import Clock, Timer
 from pyhv.irq import InterruptLine
 
@@ -49,17 +50,17 @@ class Serial:
     def __init__(
         self,
         *,
-        base: int,
-        line: InterruptLine,
-        clock: Clock,
         output: Callable[[bytes], None],
+        irq: InterruptLine,
+        clock: Clock,
+        base: int = COM1,
         gate_out2: bool = False,
         name: str = "serial",
     ) -> None:
         self.base = base
         self.name = name
         self.output = output
-        self._line = line
+        self._irq = irq
         self._clock = clock
         self._gate_out2 = gate_out2
         self._queue: deque[int] = deque()
@@ -343,4 +344,4 @@ class Serial:
 
     def _update(self) -> None:
         connected = not self._gate_out2 or self._mcr & MCR_OUT2
-        self._line.set(bool(connected) and self._pending() != IIR_NONE)
+        self._irq.set(bool(connected) and self._pending() != IIR_NONE)
