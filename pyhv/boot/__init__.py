@@ -1,0 +1,113 @@
+"""Loaders for guest images, and what firmware would leave in memory: the state that a machine starts with.
+
+    state = pyhv.boot.load(memory, "vmlinuz", initrd="rd.gz", cmdline="console=ttyS0", cpus=2, ram_size=64 << 20)
+
+Only the loader that is used is imported.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pyhv.errors import BootError, ConfigError
+
+if TYPE_CHECKING:
+    from pyhv.boot.image import Source
+    from pyhv.boot.state import BootState
+    from pyhv.machine import Machine
+    from pyhv.memory import GuestMemory
+
+FORMATS = ("auto", "flat", "multiboot", "pvh", "bzimage", "elf")
+MIN_RAM = 1 << 20
+FLAT_ADDRESS = 0x7C00
+
+
+def detect(kernel: "Source") -> str:
+    """The format of an image (path or bytes), one of FORMATS but "auto". Raises ConfigError for what is none."""
+    from pyhv.boot.detect import detect as detect_image
+    from pyhv.boot.image import read_image
+
+    return detect_image(read_image(kernel))
+
+
+def load(
+    memory: "GuestMemory",
+    kernel: "Source",
+    *,
+    cpus: int,
+    ram_size: int,
+    format: str = "auto",
+    initrd: "Source | None" = None,
+    cmdline: str | bytes = "",
+    modules: "Sequence[tuple[Source, str | bytes]]" = (),
+    load_address: int = FLAT_ADDRESS,
+    entry: int | None = None,
+    aml: bytes = b"",
+    zeroed: bool = True,
+) -> "BootState":
+    """Put an image and what it expects from firmware into guest memory; gives the boot processor's first state.
+
+    - `kernel`, `initrd`: a path, or the bytes themselves; `format` is one of FORMATS.
+    - `modules`: (path or bytes, command line) for multiboot and PVH kernels, behind the initrd, which is their first.
+    - `ram_size`: bytes of RAM, laid out as `pyhv.memory.ram_ranges` says; `cpus` processors are listed in the tables.
+    - `load_address`, `entry`: for flat images, linear addresses; the entry is the load address unless given.
+    - `aml`: more contents for \\_SB in the DSDT, from `pyhv.boot.aml`.
+    - `zeroed`: False when memory may hold something (a restart), so that an image's zeros must be written.
+
+    Raises BootError for an image that cannot be booted, ConfigError for other mistakes; each is one line.
+    """
+    from pyhv.boot import firmware
+    from pyhv.boot.image import read_image
+    from pyhv.boot.request import Request, encode
+
+    if format not in FORMATS:
+        raise ConfigError(f"--format: {format!r} is not one of {', '.join(FORMATS)}")
+    image = read_image(kernel)
+    if format == "auto":
+        from pyhv.boot.detect import detect as detect_image
+
+        format = detect_image(image)
+    if ram_size < MIN_RAM:
+        raise BootError(f"--memory: {ram_size} bytes are too little to boot from; at least 1 MiB is needed")
+    built = firmware.build(cpus, aml)
+    built.install(memory)
+    request = Request(memory, image, initrd, encode(cmdline, "--cmdline"), modules, ram_size, built.rsdp, zeroed)
+    if format == "multiboot":
+        from pyhv.boot import multiboot
+
+        return multiboot.load(request)
+    if format == "pvh":
+        from pyhv.boot import pvh
+
+        return pvh.load(request)
+    if format == "flat":
+        from pyhv.boot import flat
+
+        return flat.load(request, load_address, entry)
+    raise BootError(f"{image}: format {format} is not supported")
+
+
+def load_machine(machine: "Machine", memory: "GuestMemory", *, aml: bytes = b"", zeroed: bool = True) -> "BootState":
+    """`load` for a machine's description; a module is "path" or "path arguments", all of which the guest is told."""
+    return load(
+        memory,
+        machine.kernel,
+        cpus=machine.cpus,
+        ram_size=machine.memory,
+        format=machine.format,
+        initrd=machine.initrd,
+        cmdline=machine.cmdline,
+        modules=[(_module_path(module), module) for module in machine.modules],
+        load_address=machine.load_address,
+        entry=machine.entry,
+        aml=aml,
+        zeroed=zeroed,
+    )
+
+
+def _module_path(module: str) -> str:
+    import os
+
+    return module if os.path.exists(module) else module.split(" ", 1)[0]
+
+
+__all__ = ["FORMATS", "detect", "load", "load_machine"]

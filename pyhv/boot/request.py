@@ -1,0 +1,62 @@
+"""What a loader is asked for, checked once for all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyhv.boot.image import Image, Source, read_image
+from pyhv.errors import ConfigError
+from pyhv.memory import GuestMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A file beside the kernel; `string` is what the guest is told about it."""
+
+    image: Image
+    string: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`zeroed`: the memory is fresh, so what stays zero need not be written."""
+
+    memory: GuestMemory
+    kernel: Image
+    initrd: Source | None
+    cmdline: bytes
+    modules: Sequence[tuple[Source, str | bytes]]
+    ram_size: int
+    rsdp: int
+    zeroed: bool
+
+    def read_initrd(self) -> Image | None:
+        """The initial RAM disk, None without one. Raises ConfigError."""
+        return None if self.initrd is None else read_image(self.initrd, "--initrd")
+
+    def all_modules(self) -> list[Module]:
+        """The initrd, then the modules. Raises ConfigError."""
+        out = []
+        initrd = self.read_initrd()
+        if initrd is not None:
+            out.append(Module(initrd, encode(initrd.name, "--initrd")))
+        for source, string in self.modules:
+            image = read_image(source, "--module")
+            out.append(Module(image, encode(string, "--module") or encode(image.name, "--module")))
+        return out
+
+    def no_modules(self, protocol: str) -> None:
+        """Raises ConfigError where a protocol knows no modules and some were given."""
+        if self.modules:
+            raise ConfigError(f"--module: {protocol} kernels take none; only multiboot and PVH kernels do")
+
+
+def encode(text: str | bytes, option: str) -> bytes:
+    """Text for the guest, in UTF-8; file names pass unchanged. Raises ConfigError."""
+    if isinstance(text, str):
+        try:
+            text = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ConfigError(f"{option}: {text!r} cannot be encoded as UTF-8") from None
+    if b"\0" in text:
+        raise ConfigError(f"{option}: contains a NUL character")
+    return text

@@ -1,0 +1,79 @@
+"""Copying an image's segments into guest memory, each checked against the memory that there is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyhv.boot.elf import PT_LOAD, ProgramHeader
+from pyhv.boot.image import Image
+from pyhv.errors import BootError
+from pyhv.memory import GuestMemory
+
+LOW = 1 << 20
+CHUNK = bytes(64 << 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`filesz` bytes of the file from `offset` go to `address`, zeros follow up to `memsz`; `label` is for messages."""
+
+    label: str
+    offset: int
+    filesz: int
+    address: int
+    memsz: int
+
+    @property
+    def end(self) -> int:
+        """One past the last address."""
+        return self.address + self.memsz
+
+
+def pieces_of(image: Image, headers: tuple[ProgramHeader, ...]) -> list[Piece]:
+    """The loadable segments of an ELF file. Raises BootError when there are none, or when they overlap."""
+    pieces = []
+    for index, h in enumerate(headers):
+        if h.type != PT_LOAD or h.memsz == 0:
+            if h.type == PT_LOAD and h.filesz:
+                raise BootError(f"{image}: program header {index}: p_filesz {h.filesz} is larger than p_memsz 0")
+            continue
+        if h.filesz > h.memsz:
+            raise BootError(f"{image}: program header {index}: p_filesz {h.filesz} is larger than p_memsz {h.memsz}")
+        pieces.append(Piece(f"program header {index}", h.offset, h.filesz, h.paddr, h.memsz))
+    if not pieces:
+        raise BootError(f"{image}: no loadable segments")
+    return pieces
+
+
+def place(memory: GuestMemory, image: Image, pieces: Sequence[Piece], *, zeroed: bool) -> tuple[int, int]:
+    """Load all pieces, or none: every one is checked first. Gives the image's first and last address.
+
+    With `zeroed`, memory above 1 MiB is known to be zero, and needs no clearing (low memory holds the firmware's data).
+    """
+    end = -1
+    for piece in sorted(pieces, key=lambda p: p.address):
+        if not memory.contains(piece.address, piece.memsz):
+            raise BootError(
+                f"{image}: {piece.label}: [{piece.address:#x}, {piece.end:#x}) is not in the machine's memory "
+                f"({memory.size >> 10} KiB)"
+            )
+        if piece.address < end:
+            raise BootError(f"{image}: {piece.label}: [{piece.address:#x}, {piece.end:#x}) overlaps another segment")
+        end = piece.end
+    view = memoryview(image.data)
+    try:
+        for piece in pieces:
+            if piece.filesz:
+                memory.load(piece.address, view[piece.offset : piece.offset + piece.filesz])
+            start = piece.address + piece.filesz
+            clear(memory, start, min(piece.end, LOW) if zeroed else piece.end)
+    finally:
+        view.release()
+    return min(p.address for p in pieces), end
+
+
+def clear(memory: GuestMemory, start: int, end: int) -> None:
+    """Zero [start, end) of memory; nothing when it is empty."""
+    while start < end:
+        size = min(end - start, len(CHUNK))
+        memory.load(start, CHUNK if size == len(CHUNK) else bytes(size))
+        start += size
