@@ -76,7 +76,7 @@ static void set_write_protect(int on)
 }
 
 /* The one fault that is expected, and how to mend it. */
-static struct {
+static volatile struct {
     volatile uint64_t *entry;
     uint64_t mended;
     unsigned count;
