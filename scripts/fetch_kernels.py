@@ -5,7 +5,7 @@
 
 Every image gets a folder with names that do not change from version to version:
 
-    cloud/       vmlinuz, config, modules/ (a kernel's module tree with modules.dep)
+    cloud/       vmlinuz, vmlinux (its ELF file), config, modules/ (a kernel's module tree with modules.dep)
     generic/     the same, of the kernel that Debian installs by default
     memtest86+/  x64.bin, ia32.bin
     ipxe/        ipxe.lkrn
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from busybox_initramfs import BusyboxError, write_initramfs
+from extract_vmlinux import ExtractError, extract_vmlinux
 
 BUILD = Path(__file__).resolve().parent.parent / "build"
 DEFAULT_DIRECTORY = BUILD / "kernels"
@@ -154,6 +155,13 @@ def link_kernel(folder: Path) -> None:
     link(folder, "vmlinuz", root / f"boot/vmlinuz-{version}")
     link(folder, "config", root / f"boot/config-{version}")
     link(folder, "modules", trees[0])
+    write_vmlinux(folder)
+
+
+def write_vmlinux(folder: Path) -> None:
+    partial = folder / f".vmlinux.{os.getpid()}"
+    partial.write_bytes(extract_vmlinux((folder / "vmlinuz").read_bytes()))
+    partial.replace(folder / "vmlinux")
 
 
 def fetch(name: str, into: Path, refresh: bool, say: Callable[[str], None]) -> None:
@@ -163,6 +171,8 @@ def fetch(name: str, into: Path, refresh: bool, say: Callable[[str], None]) -> N
     stamp = folder / STAMP
     have = stamp.read_text().strip() if stamp.exists() else None
     if have is not None and not refresh:
+        if image.kernel and not (folder / "vmlinux").exists():
+            write_vmlinux(folder)
         say(f"{name}: {have}")
         return
     package = resolve(image)
@@ -207,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.refresh or not initramfs.exists():
             write_initramfs(initramfs)
         print(f"busybox initramfs: {initramfs.stat().st_size} bytes", flush=True)
-    except (FetchError, BusyboxError, OSError) as error:
+    except (FetchError, BusyboxError, ExtractError, OSError) as error:
         print(f"fetch_kernels: {error}", file=sys.stderr)
         return 1
     return 0

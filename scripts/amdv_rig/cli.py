@@ -91,6 +91,8 @@ def _artifacts(text: str) -> Path:
     path = Path(text).resolve()
     if PROJECT.is_relative_to(path):
         raise argparse.ArgumentTypeError(f"'{text}' holds the project itself: give a directory of its own")
+    if "," in str(path):
+        raise argparse.ArgumentTypeError(f"'{text}': virtiofsd takes no path with a comma")
     return path
 
 

@@ -102,8 +102,10 @@ uptime_now
 echo "ready $now" >&9
 
 if [ -n "$tty" ]; then
-    stty sane rows "$rows" cols "$columns" </dev/hvc0
-    setsid -c chroot /new /bin/sh /run/rig/job <>/dev/hvc0 >&0 2>&1 9>&-
+    (
+        stty sane rows "$rows" cols "$columns"
+        exec setsid -c chroot /new /bin/sh /run/rig/job
+    ) <>/dev/hvc0 >&0 2>&1 9>&-
     status=$?
     kill_all_inside
     printf "$end_marker" >/dev/hvc0

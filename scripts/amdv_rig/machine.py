@@ -1,5 +1,6 @@
 """One run of the rig: starts the machine, moves its streams, and turns its end into a result."""
 
+import os
 import secrets
 import selectors
 import socket
@@ -76,7 +77,7 @@ class _Session:
         self.stack = stack
         self.marker = b"\0rig-end " + secrets.token_hex(16).encode() + b"\0"
         self.selector = stack.enter_context(selectors.DefaultSelector())
-        self.scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyhv-rig-")))
+        self.scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyhv-rig-", dir=_scratch_parent())))
         self.log = stack.enter_context((self.scratch / "helpers.log").open("w+b"))
         self.console = Tail(sink=sinks.console)
         self.report = StatusPort()
@@ -179,6 +180,12 @@ class _Session:
         helpers.feed(b"".join(line for line in self.log if not any(words in line for words in _HARMLESS)))
         parts = {"console": self.console.lines(_DETAIL_LINES), "QEMU and virtiofsd": helpers.lines(_DETAIL_LINES)}
         return "\n".join(f"--- {name}, last lines:\n{text}" for name, text in parts.items() if text)
+
+
+def _scratch_parent() -> str:
+    """A directory whose sockets' paths fit into the 108 bytes of unix(7)."""
+    parent = tempfile.gettempdir()
+    return parent if len(os.fsencode(parent)) < 60 else "/tmp"
 
 
 def run_in_rig(job: Job, kernel: RigKernel, cache: Path, sinks: Sinks) -> RigResult:
