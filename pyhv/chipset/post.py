@@ -1,0 +1,29 @@
+"""Ports that kernels write for their side effect of taking time: 0x80 (power-on self test codes) and 0xed."""
+
+from pyhv.bus import AddressSpace
+
+POST_PORT, DELAY_PORT = 0x80, 0xED
+
+
+class PostPorts:
+    """Two byte latches; `code` is the last power-on self test code."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def attach(self, ports: AddressSpace, memory: AddressSpace) -> None:
+        """Claim both ports."""
+        ports.map(POST_PORT, 1, self, "post code", width=1)
+        ports.map(DELAY_PORT, 1, self, "delay", width=1)
+
+    def reset(self) -> None:
+        """Forget the code."""
+        self.code = 0
+
+    def read(self, offset: int, size: int) -> int:
+        """The last value written."""
+        return self.code
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Remember the value."""
+        self.code = value

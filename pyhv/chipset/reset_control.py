@@ -1,0 +1,49 @@
+"""Two ways to reset a PC: the reset control register 0xcf9 (Intel ICH9 data sheet, 13.7.5) and system port 0x92.
+
+The address line A20 is never masked here: its bit is kept for software that reads it back.
+"""
+
+from pyhv.bus import AddressSpace, IoFunctions
+from pyhv.chipset.layout import PORT_92, RESET_CONTROL_PORT
+from pyhv.control import MachineControl
+
+SYSTEM_RESET, RESET_CPU, FULL_RESET = 2, 4, 8
+FAST_RESET, A20 = 1, 2
+
+
+class ResetControl:
+    """Both registers. RESET_CPU going to 1 resets the machine, whatever kind of reset bits 1 and 3 chose before."""
+
+    def __init__(self, *, control: MachineControl) -> None:
+        self._control = control
+        self._register = 0
+        self._port_92 = A20
+
+    def attach(self, ports: AddressSpace, memory: AddressSpace) -> None:
+        """Claim both ports."""
+        ports.map(RESET_CONTROL_PORT, 1, IoFunctions(self.read_control, self.write_control), "reset control", width=1)
+        ports.map(PORT_92, 1, IoFunctions(self._read_92, self._write_92), "port 92", width=1)
+
+    def reset(self) -> None:
+        """The state after a reset: A20 open."""
+        self._register = 0
+        self._port_92 = A20
+
+    def read_control(self, offset: int, size: int) -> int:
+        """The kind of reset that was chosen; RESET_CPU reads 0."""
+        return self._register
+
+    def write_control(self, offset: int, size: int, value: int) -> None:
+        """Choose the kind of reset (bits 1, 3), or reset (bit 2)."""
+        self._register = value & (SYSTEM_RESET | FULL_RESET)
+        if value & RESET_CPU:
+            self._control.reset("reset control register")
+
+    def _read_92(self, offset: int, size: int) -> int:
+        return self._port_92
+
+    def _write_92(self, offset: int, size: int, value: int) -> None:
+        rising = value & ~self._port_92
+        self._port_92 = value
+        if rising & FAST_RESET:
+            self._control.reset("system port 0x92")
