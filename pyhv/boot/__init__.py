@@ -79,11 +79,17 @@ def load(
         from pyhv.boot import pvh
 
         return pvh.load(request)
-    if format == "flat":
-        from pyhv.boot import flat
+    if format == "bzimage":
+        from pyhv.boot import bzimage
 
-        return flat.load(request, load_address, entry)
-    raise BootError(f"{image}: format {format} is not supported")
+        return bzimage.load(request)
+    if format == "elf":
+        from pyhv.boot import elf_kernel
+
+        return elf_kernel.load(request)
+    from pyhv.boot import flat
+
+    return flat.load(request, load_address, entry)
 
 
 def load_machine(machine: "Machine", memory: "GuestMemory", *, aml: bytes = b"", zeroed: bool = True) -> "BootState":

@@ -61,15 +61,23 @@ class Placer:
                 return place
         raise self.too_small(purpose, size)
 
-    def below(self, limit: int, size: int, purpose: str, alignment: int = PAGE) -> int:
-        """The last free place that ends at or below `limit`. Raises BootError when there is none."""
-        place = align_down(min(limit, self.end) - size, alignment)
-        for taken, taken_end in sorted(self.taken, reverse=True):
-            if place < taken_end and taken < place + size:
-                place = align_down(taken - size, alignment)
+    def below(self, limit: int, size: int, purpose: str) -> int:
+        """The last free page-aligned place that ends at or below `limit`. Raises BootError when there is none."""
+        place = self._last_free(limit, size)
         if place < MIB:
             raise self.too_small(purpose, size)
         self.take(place, place + size)
+        return place
+
+    def fits_below(self, limit: int, size: int) -> bool:
+        """Whether `below` would find a place."""
+        return self._last_free(limit, size) >= MIB
+
+    def _last_free(self, limit: int, size: int) -> int:
+        place = align_down(min(limit, self.end) - size, PAGE)
+        for taken, taken_end in sorted(self.taken, reverse=True):
+            if place < taken_end and taken < place + size:
+                place = align_down(taken - size, PAGE)
         return place
 
     def too_small(self, purpose: str, size: int) -> BootError:

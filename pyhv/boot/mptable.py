@@ -1,0 +1,60 @@
+"""The MP table (Intel MultiProcessor Specification 1.4, chapter 4), for kernels older than ACPI."""
+
+import struct
+from typing import Final
+
+from pyhv.boot.acpi import LEVEL_HIGH, checksummed
+from pyhv.chipset.layout import IOAPIC_BASE, LAPIC_BASE, SCI_IRQ
+
+SPECIFICATION: Final = 4
+"""Version 1.4."""
+LAPIC_VERSION: Final = 0x14
+IOAPIC_VERSION: Final = 0x11
+ENABLED, BOOT = 1, 2
+SIGNATURE: Final = 0x600
+FEATURES: Final = 0x201
+"""CPUID leaf 1 EDX: FPU and APIC."""
+BROADCAST: Final = 0xFF
+INT, NMI, EXTINT = 0, 1, 3
+MAX_CPUS: Final = 255
+"""APIC ids 0 to 254."""
+
+
+def floating_pointer(table_at: int) -> bytes:
+    """16 bytes for a 16-byte boundary in the EBDA (4.1); virtual wire mode."""
+    return checksummed(struct.pack("<4sIBBB5x", b"_MP_", table_at, 1, SPECIFICATION, 0), 10)
+
+
+def configuration(cpus: int) -> bytes:
+    """The configuration table: processors, the ISA bus, the I/O APIC, and the wires (4.2, 4.3)."""
+    entries = [
+        struct.pack("<BBBBII8x", 0, index, LAPIC_VERSION, ENABLED | (0 if index else BOOT), SIGNATURE, FEATURES)
+        for index in range(min(cpus, MAX_CPUS))
+    ]
+    entries.append(struct.pack("<BB6s", 1, 0, b"ISA   "))
+    entries.append(struct.pack("<BBBBI", 2, 0, IOAPIC_VERSION, ENABLED, IOAPIC_BASE))
+    entries += [
+        struct.pack("<BBHBBBB", 3, INT, LEVEL_HIGH if number == SCI_IRQ else 0, 0, number, 0, number or 2)
+        for number in range(16)
+        if number != 2
+    ]
+    entries.append(struct.pack("<BBHBBBB", 4, EXTINT, 0, 0, 0, 0, 0))
+    entries.append(struct.pack("<BBHBBBB", 4, NMI, 0, 0, 0, BROADCAST, 1))
+    body = b"".join(entries)
+    header = struct.pack(
+        "<4sHBB8s12sIHHIHBB",
+        b"PCMP",
+        44 + len(body),
+        SPECIFICATION,
+        0,
+        b"PYHV    ",
+        b"PYHV MACHINE",
+        0,
+        0,
+        len(entries),
+        LAPIC_BASE,
+        0,
+        0,
+        0,
+    )
+    return checksummed(header + body, 7)
