@@ -219,7 +219,9 @@ class Hypervisor(Protocol):
     """A backend."""
 
     name: str
-    capabilities: Capabilities
+
+    @property
+    def capabilities(self) -> Capabilities: ...
 
     def create_vm(self, config: VmConfig) -> VmHandle: ...
 

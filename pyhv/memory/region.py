@@ -3,16 +3,31 @@
 from collections.abc import Callable
 
 Buffer = memoryview
+_ZEROS = 1 << 20
 
 
 class MemoryRegion:
     """`size` bytes at guest physical `address`; `buffer` is a writable memoryview of the host side.
 
-    `host_address` is the host virtual address for a backend's slot, `fd`/`fd_offset` its file where there is one. `release`
-    unmaps it; a region that a live memoryview still uses cannot be unmapped, so views must not be kept.
+    `host_address` is the host virtual address for a backend's slot, `fd`/`fd_offset` its file where there is one,
+    `slot` the backend's number for it. `release` gives back what hangs on the region besides the mapping, which goes
+    with the last view of it: a view that outlives the region keeps its memory, it never dangles.
     """
 
-    __slots__ = ("_release", "address", "buffer", "fd", "fd_offset", "host_address", "name", "readonly", "size", "slot")
+    __slots__ = (
+        "_discard",
+        "_release",
+        "address",
+        "buffer",
+        "fd",
+        "fd_offset",
+        "guest_memfd",
+        "host_address",
+        "name",
+        "readonly",
+        "size",
+        "slot",
+    )
 
     def __init__(
         self,
@@ -24,7 +39,9 @@ class MemoryRegion:
         host_address: int = 0,
         fd: int = -1,
         fd_offset: int = 0,
+        guest_memfd: bool = False,
         release: Callable[[], None] | None = None,
+        discard: Callable[[int, int], bool] | None = None,
     ) -> None:
         self.address = address
         self.size = len(buffer)
@@ -34,17 +51,27 @@ class MemoryRegion:
         self.host_address = host_address
         self.fd = fd
         self.fd_offset = fd_offset
+        self.guest_memfd = guest_memfd
         self.slot = -1
         self._release = release
+        self._discard = discard
 
     @property
     def end(self) -> int:
         """One past the last guest physical address."""
         return self.address + self.size
 
+    def discard(self) -> None:
+        """Zero the whole region, giving its pages back to the host where it takes them."""
+        if self._discard is None or not self._discard(0, self.size):
+            for start in range(0, self.size, _ZEROS):
+                piece = self.buffer[start : start + _ZEROS]
+                piece[:] = bytes(len(piece))
+
     def close(self) -> None:
         """Give the host memory back; idempotent."""
         self.buffer = memoryview(b"")
+        self._discard = None
         release, self._release = self._release, None
         if release is not None:
             release()

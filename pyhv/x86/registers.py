@@ -86,6 +86,8 @@ class SystemRegisters:
     cr8: int = 0
     efer: int = 0
     apic_base: int = 0xFEE00900
+    pdptrs: tuple[int, int, int, int] | None = None
+    """The cached page-directory pointers of PAE paging, where they are in use and known (APM vol. 2, 5.2.3)."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,20 @@
+"""Builds `pyhv.memory._host`: mapping calls that the standard library does not offer, in cffi's API mode."""
+
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).parent
+
+ffibuilder = FFI()
+ffibuilder.cdef((HERE / "host.h").read_text())
+ffibuilder.set_source(
+    "pyhv.memory._host",
+    '#include "host.h"\n',
+    sources=["pyhv/memory/host.c"],
+    include_dirs=[str(HERE)],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)
