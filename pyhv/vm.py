@@ -23,6 +23,9 @@ from pyhv.runner import VcpuLoop, start_threads
 STOP_TIMEOUT = 10.0
 """Seconds that a vCPU thread may take to leave the guest after a kick before that is reported as a VMM failure."""
 
+PANIC_GRACE_NS = 500_000_000
+"""Machine time that a kernel gets to finish its panic message."""
+
 Backend = str | Selection
 
 
@@ -42,6 +45,7 @@ class Vm:
         self._detail = ""
         self._status: int | None = None
         self._error: BaseException | None = None
+        self._panic = ""
         self._cond = threading.Condition(threading.Lock())
         self._attention = False
         self._paused = False
@@ -55,7 +59,7 @@ class Vm:
         self.loops: list[VcpuLoop] = []
         self._loop = EventLoop(self.lock, on_error=self._loop_error)
         self.kicked = threading.Event()
-        self.console = Console(self._send, on_panic=self._console_panic)
+        self.console = Console(self._send, on_panic=self._console_panic, on_sink_error=self._sink_error)
         hypervisor = self.backend.hypervisor
         self.handle = hypervisor.create_vm(
             VmConfig(
@@ -233,6 +237,8 @@ class Vm:
     ) -> None:
         if self.outcome is not None:
             return
+        if self._panic and outcome not in (Outcome.STOPPED, Outcome.ERROR):
+            outcome, detail, status = Outcome.PANIC, self._panic, None
         self._ended_at = time.monotonic()
         self.outcome = outcome
         self._detail = detail
@@ -241,6 +247,7 @@ class Vm:
         self._attention = True
         self._kick_all()
         self._cond.notify_all()
+        self.console.close(self.console_error())
 
     def fail(self, detail: str, error: BaseException | None = None) -> None:
         """The VMM cannot go on."""
@@ -273,7 +280,12 @@ class Vm:
             self.handle.dirty_pages(region, clear=False)
 
     def _console_panic(self, line: str) -> None:
-        self.panic("console", line)
+        """Linux prints why it panicked after the line that gives it away: let it, for a moment of machine time."""
+        self._panic = f"console: {line}"
+        self.clock.call_at(self.clock.now_ns() + PANIC_GRACE_NS, lambda: self.panic("console", line))
+
+    def _sink_error(self, error: BaseException) -> None:
+        self.fail(f"console output cannot be written: {error}", error)
 
     def _loop_error(self, error: BaseException) -> None:
         self.fail(f"event loop: {type(error).__name__}: {error}", error)
@@ -366,7 +378,6 @@ class Vm:
                 self.result()
         finally:
             self._closed = True
-            self.console.close(self.console_error())
             self._loop.close()
             for vcpu in getattr(self, "vcpus", ()):
                 vcpu.close()
