@@ -95,7 +95,12 @@ static void on_page_fault(struct frame *f)
     set_entry(fault.entry, fault.mended, fault.address);
 }
 
-static void on_return(struct frame *f) { leave_ring3(f->ax); }
+static void on_invalid_opcode(struct frame *f)
+{
+    if (f->cs != USER_CS)
+        fail("invalid opcode at %lx", f->ip);
+    leave_ring3(f->ax);
+}
 
 static void expect_fault(volatile uint64_t *entry, uint64_t mended)
 {
@@ -345,8 +350,7 @@ int main(void)
         fail("this processor has no no-execute bit");
     isr_init();
     isr_set(VECTOR_PF, on_page_fault);
-    isr_set(RETURN_VECTOR, on_return);
-    isr_allow_user(RETURN_VECTOR);
+    isr_set(VECTOR_UD, on_invalid_opcode);
     tss_init(interrupt_stack_top);
 
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE);

@@ -2,4 +2,3 @@
 
 #define USER_CS 0x1b
 #define USER_SS 0x23
-#define RETURN_VECTOR 0x80

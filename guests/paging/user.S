@@ -1,4 +1,7 @@
-/* What runs in ring 3 (a page of its own, mapped there a second time), and the way there and back. */
+/*
+ * What runs in ring 3 (a page of its own, mapped there a second time), and the way there and back. The way back is
+ * an invalid opcode: paravirtualised hosts that run ring 3 natively pass on its exceptions, but not every INT n.
+ */
 #include "paging.h"
 
     .text
@@ -21,7 +24,7 @@ run_in_ring3:
     xor     %eax, %eax
     iretq
 
-    /* void leave_ring3(uint64_t rax): what RETURN_VECTOR's handler calls; abandons the interrupt stack */
+    /* void leave_ring3(uint64_t rax): what the handler of #UD calls; abandons the interrupt stack */
     .globl leave_ring3
 leave_ring3:
     mov     %rdi, %rax
@@ -39,11 +42,11 @@ leave_ring3:
 user_page:
 user_read:
     mov     (%rdi), %eax
-    int     $RETURN_VECTOR
+    ud2
 user_write:
     mov     $0x77, %eax
     mov     %eax, (%rdi)
-    int     $RETURN_VECTOR
+    ud2
 user_jump:
     jmp     *%rdi
     .balign 4096
@@ -55,7 +58,7 @@ kernel_snippet:
     ret
 user_snippet:
     mov     $0x5678, %eax
-    int     $RETURN_VECTOR
+    ud2
 snippets_end:
 
     .bss

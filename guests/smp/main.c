@@ -4,6 +4,7 @@
  */
 #include "smp.h"
 #include "apic.h"
+#include "gdt.h"
 #include "guest.h"
 #include "isr.h"
 #include "platform.h"
@@ -82,6 +83,7 @@ static void start_all(unsigned self)
 {
     unsigned others = cpus - 1;
 
+    gdt[CODE32 / 8] = 0x00cf9b000000ffff;
     __builtin_memcpy((void *)TRAMPOLINE, trampoline, trampoline_end - trampoline);
     for (unsigned i = 0; i < cpus; i++)
         if (apic_ids[i] != self)

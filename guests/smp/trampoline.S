@@ -1,7 +1,8 @@
 /*
  * Where an application processor starts: a SIPI with vector V begins at V000:0000 in real mode. main() copies the
- * real mode part to page 8; it goes to protected mode with the boot processor's segments, takes a number and with
- * it a stack, and calls ap_main(number). Numbers start at 1: the boot processor is 0.
+ * real mode part to page 8. From there on it goes the boot processor's way, with the same segments and page
+ * tables: to protected mode, to long mode; then it takes a number and with it a stack, and calls
+ * ap_main(number). Numbers start at 1: the boot processor is 0.
  */
 #include "smp.h"
 
@@ -17,7 +18,7 @@ trampoline:
     mov     %cr0, %eax
     or      $1, %al             /* CR0.PE */
     mov     %eax, %cr0
-    ljmpl   $0x08, $protected
+    ljmpl   $CODE32, $protected
     .align 4
 pointer:
     .word   gdt_limit
@@ -32,11 +33,27 @@ protected:
     mov     %ecx, %fs
     mov     %ecx, %gs
     mov     %ecx, %ss
-    mov     $1, %eax
-    lock xadd %eax, next_number
-    imul    $STACK_BYTES, %eax, %ecx     /* numbers start at 1: this is the end of its own stack */
-    lea     ap_stacks(%ecx), %esp
-    push    %eax
+    mov     %cr4, %eax
+    or      $0x20, %eax         /* CR4.PAE */
+    mov     %eax, %cr4
+    mov     $pml4, %eax
+    mov     %eax, %cr3
+    mov     $0xc0000080, %ecx   /* EFER */
+    rdmsr
+    or      $0x100, %eax        /* EFER.LME */
+    wrmsr
+    mov     %cr0, %eax
+    or      $0x80010000, %eax   /* CR0.PG, CR0.WP */
+    mov     %eax, %cr0
+    ljmp    $0x08, $long_mode
+
+    .code64
+long_mode:
+    mov     $1, %edi
+    lock xadd %edi, next_number
+    imul    $STACK_BYTES, %edi, %eax        /* numbers start at 1: this is the end of its own stack */
+    lea     ap_stacks(%rax), %rsp
+    xor     %ebp, %ebp
     call    ap_main
 1:  cli
     hlt
