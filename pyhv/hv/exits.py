@@ -152,7 +152,7 @@ class InternalError:
 
     name: str
     detail: str
-    registers: str = ""
+    registers: str = field(default="", repr=False)
     instruction: bytes = b""
     data: tuple[int, ...] = field(default=())
 
