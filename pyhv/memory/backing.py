@@ -4,7 +4,6 @@ import errno
 import os
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
@@ -14,7 +13,7 @@ from pyhv.memory.region import MemoryRegion
 HUGEPAGES = ("none", "transparent", "2M", "1G")
 HUGE_SHIFTS = {"2M": 21, "1G": 30}
 THP_SIZE = 1 << 21
-_THP = Path("/sys/kernel/mm/transparent_hugepage")
+_THP = "/sys/kernel/mm/transparent_hugepage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,11 @@ def _host() -> tuple[Any, Any]:
     return ffi, lib
 
 
-def _selected(setting: Path) -> str:
+def _selected(setting: str) -> str:
     """The choice in brackets of a sysfs setting such as "always [madvise] never"."""
     try:
-        text = setting.read_text()
+        with open(setting) as file:
+            text = file.read()
     except OSError:
         return "never"
     return text.partition("[")[2].partition("]")[0] or "never"
@@ -55,26 +55,31 @@ def _selected(setting: Path) -> str:
 
 def transparent_kind() -> str:
     """What transparent huge pages can back here: "file" (an in-memory file), "anonymous", or "" for nothing."""
-    if _selected(_THP / "shmem_enabled") in ("always", "within_size", "advise", "force"):
+    if _selected(f"{_THP}/shmem_enabled") in ("always", "within_size", "advise", "force"):
         return "file"
-    return "anonymous" if _selected(_THP / "enabled") in ("always", "madvise") else ""
+    return "anonymous" if _selected(f"{_THP}/enabled") in ("always", "madvise") else ""
+
+
+def _number(path: str) -> int:
+    try:
+        with open(path) as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 0
 
 
 def _huge_failure(hugepages: str, size: int, code: int) -> CapabilityMissing:
     page = 1 << HUGE_SHIFTS[hugepages]
-    pool = Path(f"/sys/kernel/mm/hugepages/hugepages-{page >> 10}kB")
+    pool = f"/sys/kernel/mm/hugepages/hugepages-{page >> 10}kB"
     needed = size // page
-    if not pool.exists():
+    if not os.path.isdir(pool):
         return CapabilityMissing(f"hugepages: this host has no {hugepages} pages (no {pool})")
-    try:
-        free = int((pool / "free_hugepages").read_text()) - int((pool / "resv_hugepages").read_text())
-        total = int((pool / "nr_hugepages").read_text())
-    except (OSError, ValueError):
-        free, total = 0, 0
-    knob = "/proc/sys/vm/nr_hugepages" if hugepages == "2M" else str(pool / "nr_hugepages")
+    total = _number(f"{pool}/nr_hugepages")
+    free = max(0, _number(f"{pool}/free_hugepages") - _number(f"{pool}/resv_hugepages"))
+    knob = "/proc/sys/vm/nr_hugepages" if hugepages == "2M" else f"{pool}/nr_hugepages"
     return CapabilityMissing(
-        f"hugepages: {needed} pages of {hugepages} are needed, {max(free, 0)} are free ({os.strerror(code)}); reserve them "
-        f"with: echo {total - max(free, 0) + needed} > {knob}"
+        f"hugepages: {needed} pages of {hugepages} are needed, {free} are free ({os.strerror(code)}); reserve "
+        f"them with: echo {total - free + needed} > {knob}"
     )
 
 
@@ -82,13 +87,13 @@ def check_range(address: int, size: int, name: str) -> None:
     """Raises ConfigError unless [address, address + size) can be guest memory: whole pages, below 2^52."""
     if size <= 0 or size % PAGE_SIZE or address < 0 or address % PAGE_SIZE or address + size > 1 << 52:
         raise ConfigError(
-            f"memory region {name} at {address:#x} of {size:#x} bytes: both must be multiples of {PAGE_SIZE}, the size above "
-            "0, the end at most 2^52"
+            f"memory region {name} at {address:#x} of {size:#x} bytes: both must be multiples of {PAGE_SIZE}, the size "
+            "above 0, the end at most 2^52"
         )
 
 
 def map_file(fd: int, size: int, *, phase: int = 0, reserve: bool = False) -> tuple[memoryview, int]:
-    """Map `size` bytes of `fd` (-1: anonymous memory), congruent to `phase` modulo 2 MiB; the view and its host address.
+    """Map `size` bytes of `fd` (-1: anonymous), congruent to `phase` modulo 2 MiB; the view and its host address.
 
     The mapping lives as long as the view or anything cut from it, and goes when the last of them is dropped: memory
     that someone still looks at is never unmapped under him. Raises OSError.
@@ -125,7 +130,7 @@ def allocate(
     kind = transparent_kind() if backing.hugepages == "transparent" else "file"
     if not kind:
         raise CapabilityMissing(
-            f"hugepages: transparent huge pages are off on this host; allow them with: echo madvise > {_THP / 'enabled'}"
+            f"hugepages: transparent ones are off on this host; allow them with: echo madvise > {_THP}/enabled"
         )
     ffi, lib = _host()
     fd = -1

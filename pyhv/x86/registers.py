@@ -67,7 +67,7 @@ def _system(kind: int) -> Segment:
 
 @dataclass(slots=True)
 class SystemRegisters:
-    """Segments, descriptor tables and control registers; the defaults are the state after RESET (APM vol. 2, 14.1.3)."""
+    """Segments, descriptor tables and control registers; the defaults are those after RESET (APM vol. 2, 14.1.3)."""
 
     cs: Segment = field(default_factory=_code)
     ds: Segment = field(default_factory=Segment)

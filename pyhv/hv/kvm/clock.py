@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClockData:
-    """A reading. `clock_ns` is the guest's clock; `realtime_ns` (since the Unix epoch) and `host_tsc`, where known, are of
-    the same instant; `tsc_stable` says that all vCPUs see one clock.
+    """A reading. `clock_ns` is the guest's clock; `realtime_ns` (since the Unix epoch) and `host_tsc`, where known, are
+    of the same instant; `tsc_stable` says that all vCPUs see one clock.
     """
 
     clock_ns: int

@@ -91,9 +91,11 @@ def _fail_entry(vcpu: "KvmVcpu", run: Any) -> Exit:
     failure = run.exit.fail_entry
     reason = failure.hardware_entry_failure_reason
     return internal_error(
-        vcpu, "KVM_EXIT_FAIL_ENTRY", f"the hardware refused to enter the guest: reason {reason:#x} on CPU {failure.cpu}",
+        vcpu,
+        "KVM_EXIT_FAIL_ENTRY",
+        f"the hardware refused to enter the guest: reason {reason:#x} on CPU {failure.cpu}",
         data=(reason, failure.cpu),
-    )  # fmt: skip
+    )
 
 
 def _debug(vcpu: "KvmVcpu", run: Any) -> Exit:
@@ -148,7 +150,7 @@ _DECODERS: dict[int, Callable[["KvmVcpu", Any], Exit]] = {
 
 
 def decode(vcpu: "KvmVcpu", run: Any, reason: int) -> Exit:
-    """Any exit but KVM_EXIT_IO and KVM_EXIT_MMIO; one that is not known becomes InternalError with its name or number."""
+    """Any exit but KVM_EXIT_IO and KVM_EXIT_MMIO; an unknown one becomes InternalError with its name or number."""
     decoder = _DECODERS.get(reason)
     if decoder is not None:
         return decoder(vcpu, run)

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pyhv.errors import KvmUnavailable
 
@@ -57,7 +56,7 @@ def cpu_identity() -> tuple[str, str]:
     return vendor, hardware
 
 
-def loaded_module(root: Path = Path("/sys/module")) -> tuple[str, dict[str, str]]:
+def loaded_module(root: str = "/sys/module") -> tuple[str, dict[str, str]]:
     """The module that implements KVM, and its parameters."""
     try:
         names = sorted(entry for entry in os.listdir(root) if entry.startswith("kvm_"))
@@ -69,13 +68,17 @@ def loaded_module(root: Path = Path("/sys/module")) -> tuple[str, dict[str, str]
     if not names:
         return "", {}
     parameters: dict[str, str] = {}
-    directory = root / names[0] / "parameters"
-    if directory.is_dir():
-        for entry in sorted(os.listdir(directory)):
-            try:
-                parameters[entry] = (directory / entry).read_text().strip()
-            except OSError:
-                continue
+    directory = f"{root}/{names[0]}/parameters"
+    try:
+        entries = sorted(os.listdir(directory))
+    except OSError:
+        entries = []
+    for entry in entries:
+        try:
+            with open(f"{directory}/{entry}") as file:
+                parameters[entry] = file.read().strip()
+        except OSError:
+            continue
     return names[0], parameters
 
 
@@ -88,8 +91,8 @@ def explain(code: int, vendor: str, hardware: str, device: str = DEVICE) -> str:
         if hardware:
             return f"there is no {device}: sudo modprobe {module}"
         return (
-            f"there is no {device} and the CPU shows neither SVM nor VMX: switch SVM (AMD-V) on in the firmware setup, or "
-            f"nested virtualisation on where this is a virtual machine, then sudo modprobe {module}"
+            f"there is no {device} and the CPU shows neither SVM nor VMX: switch SVM (AMD-V) on in the firmware setup, "
+            f"or nested virtualisation on where this is a virtual machine, then sudo modprobe {module}"
         )
     return f"{device} cannot be opened: {os.strerror(code)}"
 

@@ -145,7 +145,7 @@ class KvmHypervisor:
         return table
 
     def create_vm(self, config: VmConfig, *, vm_type: int = VM_TYPE_DEFAULT) -> KvmVm:
-        """Make a VM. Raises ConfigError for what the configuration asks wrongly, HostError for what the host cannot do."""
+        """Make a VM. Raises ConfigError for a wrong configuration, HostError for what the host cannot do."""
         if config.irqchip not in self.capabilities.irqchips:
             if config.irqchip == "split":
                 raise CapabilityMissing("irqchip split: this host's KVM has none")

@@ -48,7 +48,7 @@ class IoEvents:
     def add_coalesced(self, address: int, size: int, *, pio: bool = False) -> None:
         """Queue writes to the range instead of exiting; `drain_coalesced` after each exit hands them out.
 
-        For registers whose writes may wait for the next exit of any kind, and only while one vCPU writes them at a time.
+        For registers whose writes may wait for the next exit of any kind.
         """
         name = "COALESCED_PIO" if pio else "COALESCED_MMIO"
         if not self._vm.hypervisor.extensions[name]:

@@ -28,7 +28,7 @@ def _failure(name: str, code: int) -> Exception:
 
 
 def request(fd: int, name: str, argument: Any = ffi.NULL) -> int:
-    """An ioctl by its name in abi.h, with a pointer. Raises KvmError, or CapabilityMissing where KVM has no such one."""
+    """An ioctl by its name in abi.h, with a pointer. Raises KvmError, CapabilityMissing where KVM lacks it."""
     result: int = _ioctl(fd, getattr(lib, name), argument)
     if result < 0:
         raise _failure(name, -result)
@@ -36,7 +36,7 @@ def request(fd: int, name: str, argument: Any = ffi.NULL) -> int:
 
 
 def request_value(fd: int, name: str, argument: int = 0) -> int:
-    """An ioctl by its name in abi.h, with a number. Raises KvmError, or CapabilityMissing where KVM has no such one."""
+    """An ioctl by its name in abi.h, with a number. Raises KvmError, CapabilityMissing where KVM lacks it."""
     result: int = _ioctl_value(fd, getattr(lib, name), argument)
     if result < 0:
         raise _failure(name, -result)

@@ -181,7 +181,7 @@ class Slots:
             address = stop
 
     def dirty_pages(self, region: MemoryRegion, *, clear: bool = True) -> list[int]:
-        """Page addresses written since the last call that cleared; with rings, vCPUs must stand still or be kicked first."""
+        """Page addresses written since the last call that cleared; with rings, vCPUs must stand still or be kicked."""
         slot = region.slot
         bitmap = self._dirty.get(slot)
         if bitmap is None or self._by_slot.get(slot) is not region:

@@ -27,8 +27,8 @@ def pack_general(r: GeneralRegisters) -> bytes:
     """`struct kvm_regs`. Raises ConfigError for a value beyond 64 bits."""
     try:
         return GENERAL.pack(
-            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15,
-            r.rip, r.rflags,
+            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp,
+            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rip, r.rflags,
         )  # fmt: skip
     except struct.error as error:
         raise ConfigError(f"general registers: {error}") from None

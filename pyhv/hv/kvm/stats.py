@@ -12,7 +12,7 @@ _DESCRIPTOR = struct.Struct("<IhHII")
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """One counter: `count` 64-bit values at byte `offset` of the data block; `kind`, `unit` and `base` as in the ABI's flags."""
+    """One counter: `count` 64-bit values at byte `offset` of the data; `kind`, `unit`, `base` as in the ABI's flags."""
 
     name: str
     kind: int

@@ -49,8 +49,8 @@ _MAX_CPUID_ENTRIES = 256
 class KvmVcpu:
     """See `pyhv.hv.api.Vcpu`. What goes beyond the seam: `tsc_khz`, `tsc_offset`, `smi`, `statistics`.
 
-    An Interrupted exit can also come without a kick: from any signal, and at most ten times a second on the main thread,
-    where it bounds how long a Ctrl-C can wait.
+    An Interrupted exit can also come without a kick: from any signal, and at most ten times a second on the main
+    thread, where it bounds how long a Ctrl-C can wait.
     """
 
     def __init__(self, vm: "KvmVm", index: int) -> None:
