@@ -36,7 +36,10 @@ class TimerListener(Protocol):
 
 
 class Pit:
-    """The timer at ports 0x40-0x43, and port 0x61 beside it. With a `listener`, edges that nobody would notice cost nothing."""
+    """The timer at ports 0x40-0x43, and port 0x61 beside it.
+
+    With a `listener`, edges that nobody would notice cost nothing.
+    """
 
     def __init__(self, *, clock: Clock, line: InterruptLine, listener: TimerListener | None = None) -> None:
         self._clock = clock

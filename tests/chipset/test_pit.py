@@ -1,5 +1,7 @@
 """The 8254, channel by channel and mode by mode, against its data sheet; port 0x61; the edges of IRQ0."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -395,7 +397,7 @@ def test_a_late_host_makes_up_for_few_edges_and_drops_the_rest():
     assert len(board.edges) == 1
     board.clock.advance(6_000_000)
     assert len(board.edges) == 9, "every period got its edge"
-    gaps = [b - a for a, b in zip(board.edges, board.edges[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(board.edges)]
     assert min(gaps) >= 60
     board.clock.jump(60 * NS)
     board.clock.advance(0)
@@ -423,7 +425,7 @@ def test_refresh_toggles_every_fifteen_microseconds(board):
     for _ in range(180):
         board.go(1)
         seen.append(board.read(0x61) >> 4 & 1)
-    assert sum(a != b for a, b in zip(seen, seen[1:], strict=False)) == 10
+    assert sum(a != b for a, b in pairwise(seen)) == 10
 
 
 def test_port_61_keeps_its_low_bits(board):
