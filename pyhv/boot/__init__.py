@@ -42,6 +42,7 @@ def load(
     load_address: int = FLAT_ADDRESS,
     entry: int | None = None,
     aml: bytes = b"",
+    unpack: bool = False,
     zeroed: bool = True,
 ) -> "BootState":
     """Put an image and what it expects from firmware into guest memory; gives the boot processor's first state.
@@ -51,6 +52,7 @@ def load(
     - `ram_size`: bytes of RAM, laid out as `pyhv.memory.ram_ranges` says; `cpus` processors are listed in the tables.
     - `load_address`, `entry`: for flat images, linear addresses; the entry is the load address unless given.
     - `aml`: more contents for \\_SB in the DSDT, from `pyhv.boot.aml`.
+    - `unpack`: unpack a bzImage's kernel on the host and enter that, instead of the image's own unpacker.
     - `zeroed`: False when memory may hold something (a restart), so that an image's zeros must be written.
 
     Raises BootError for an image that cannot be booted, ConfigError for other mistakes; each is one line.
@@ -66,6 +68,8 @@ def load(
         from pyhv.boot.detect import detect as detect_image
 
         format = detect_image(image)
+    if cpus < 1:
+        raise ConfigError(f"--cpus: {cpus} is not at least 1")
     if ram_size < MIN_RAM:
         raise BootError(f"--memory: {ram_size} bytes are too little to boot from; at least 1 MiB is needed")
     built = firmware.build(cpus, aml)
@@ -82,7 +86,7 @@ def load(
     if format == "bzimage":
         from pyhv.boot import bzimage
 
-        return bzimage.load(request)
+        return bzimage.load_unpacked(request) if unpack else bzimage.load(request)
     if format == "elf":
         from pyhv.boot import elf_kernel
 
@@ -92,7 +96,9 @@ def load(
     return flat.load(request, load_address, entry)
 
 
-def load_machine(machine: "Machine", memory: "GuestMemory", *, aml: bytes = b"", zeroed: bool = True) -> "BootState":
+def load_machine(
+    machine: "Machine", memory: "GuestMemory", *, aml: bytes = b"", unpack: bool = False, zeroed: bool = True
+) -> "BootState":
     """`load` for a machine's description; a module is "path" or "path arguments", all of which the guest is told."""
     return load(
         memory,
@@ -106,6 +112,7 @@ def load_machine(machine: "Machine", memory: "GuestMemory", *, aml: bytes = b"",
         load_address=machine.load_address,
         entry=machine.entry,
         aml=aml,
+        unpack=unpack,
         zeroed=zeroed,
     )
 

@@ -1,5 +1,7 @@
 """bzImage kernels, by the 64-bit boot protocol, or the 32-bit one where there is no 64-bit entry (boot.rst)."""
 
+from dataclasses import replace
+
 from pyhv.boot.linux import Kernel, finish
 from pyhv.boot.placer import Placer
 from pyhv.boot.request import Request
@@ -39,6 +41,17 @@ def load(request: Request) -> BootState:
         above_4g=header.above_4g,
     )
     return finish(request, kernel, placer)
+
+
+def load_unpacked(request: Request) -> BootState:
+    """Unpack a bzImage's kernel here and enter it directly. Raises BootError, ConfigError, CapabilityMissing."""
+    from pyhv.boot import elf_kernel
+    from pyhv.boot.image import Image
+    from pyhv.boot.payload import unpack
+
+    packed = request.kernel
+    kernel = Image(unpack(packed), packed.name, packed.what)
+    return elf_kernel.load(replace(request, kernel=kernel), read_setup_header(packed))
 
 
 def _entry_32(request: Request, header: SetupHeader) -> int:

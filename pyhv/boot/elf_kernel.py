@@ -11,6 +11,7 @@ from pyhv.boot.linux import Kernel, finish
 from pyhv.boot.placer import Placer
 from pyhv.boot.request import Request
 from pyhv.boot.segments import pieces_of, place
+from pyhv.boot.setup_header import SetupHeader
 from pyhv.boot.state import BootState
 from pyhv.boot.zero_page import HEADER_START, LOADED_HIGH
 from pyhv.errors import BootError
@@ -22,8 +23,11 @@ INITRD_MAX = 0x7FFF_FFFF
 LARGE_PAGE = 1 << 21
 
 
-def load(request: Request) -> BootState:
-    """Load an ELF file by its physical addresses. Raises BootError, ConfigError."""
+def load(request: Request, packed: SetupHeader | None = None) -> BootState:
+    """Load an ELF file by its physical addresses; `packed` is the header of the bzImage that it came in, if any.
+
+    Raises BootError, ConfigError.
+    """
     image = request.kernel
     header = elf.read_header(image)
     headers = elf.read_program_headers(image, header)
@@ -36,16 +40,16 @@ def load(request: Request) -> BootState:
     for piece in pieces:
         placer.take(piece.address, piece.end)
     kernel = Kernel(
-        format="elf",
+        format="elf" if packed is None else "bzimage",
         start=start,
         end=end,
         entry=entry,
         long=header.bits == 64,
-        header=setup_header(),
+        header=setup_header() if packed is None else packed.raw,
         code32_start=entry & 0xFFFF_FFFF,
-        cmdline_size=CMDLINE_SIZE,
-        initrd_max=INITRD_MAX,
-        above_4g=header.bits == 64,
+        cmdline_size=CMDLINE_SIZE if packed is None else packed.cmdline_size,
+        initrd_max=INITRD_MAX if packed is None else packed.initrd_max,
+        above_4g=header.bits == 64 if packed is None else packed.above_4g,
     )
     return finish(request, kernel, placer)
 
