@@ -16,6 +16,8 @@ from pyhv.errors import VmmError
 
 BATCH = 256
 """How many timers or calls run before descriptors are looked at again: one busy source cannot starve the rest."""
+BREATH = 0.000_05
+"""Seconds without the lock between two turns of a loop that always has work: the vCPUs need it too."""
 LOCK_POLL = 0.05
 """Seconds between looks at whether the loop was closed, while somebody else holds the machine's lock."""
 SELECT_LIMIT = 1024
@@ -243,7 +245,7 @@ class EventLoop:
                 return False
             epoll = self._epoll
             assert epoll is not None
-            timeout = 0.0 if busy or self._always else self._sleep_time()
+            timeout = BREATH if busy or self._always else self._sleep_time()
         finally:
             self._lock.release()
         ready = self._sleep(epoll, timeout)
