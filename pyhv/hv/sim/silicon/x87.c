@@ -1,0 +1,469 @@
+/* The x87 unit: decoding, pending exceptions, control instructions; arithmetic by stubs.
+ *
+ * A stub runs under the guest's own control word: an unmasked exception is then recorded by the host as it would be for
+ * the guest (the unmasked response, FSW.ES) and never delivered, because nothing that waits follows in the stub. */
+#include "vec.h"
+
+/* ---- state ---- */
+void x87_update_es(Cpu *cpu)
+{
+    uint16_t fsw = area16(cpu, AREA_FSW) & (uint16_t)~(FSW_ES | FSW_B);
+    area_set16(cpu, AREA_FSW, x87_pending(cpu) ? fsw | FSW_ES | FSW_B : fsw);
+}
+
+void x87_set_top(Cpu *cpu, unsigned top)
+{
+    unsigned by = (top - x87_top(cpu)) & 7;
+    if (by == 0)
+        return;
+    uint8_t old[128];
+    uint8_t *st = cpu->fpu.area + AREA_ST;
+    memcpy(old, st, 128);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(st + 16 * i, old + 16 * ((i + by) & 7), 16);
+    area_set16(cpu, AREA_FSW, (uint16_t)((area16(cpu, AREA_FSW) & ~0x3800u) | top << 11));
+}
+
+void x87_init_state(Cpu *cpu)
+{
+    x87_set_top(cpu, 0);
+    area_set16(cpu, AREA_FCW, FCW_INIT);
+    area_set16(cpu, AREA_FSW, 0);
+    cpu->fpu.area[AREA_FTW] = 0;
+    area_set16(cpu, AREA_FOP, 0);
+    area_set64(cpu, AREA_FIP, 0);
+    area_set64(cpu, AREA_FDP, 0);
+    area_set16(cpu, AREA_FCS, 0);
+    area_set16(cpu, AREA_FDS, 0);
+}
+
+/* ---- checks ---- */
+#define SVM_INTERCEPT_FERR_FREEZE 30
+#define SVM_EXIT_FERR_FREEZE 0x7E
+
+void x87_pending_fault(Cpu *cpu, const Op *op)
+{
+    if (likely(!x87_pending(cpu)))
+        return;
+    if (!(cpu->cr0 & CR0_NE)) /* FERR# freezes the processor for an external interrupt; which a hypervisor may intercept */
+        svm_intercept(cpu, op, SVM_INTERCEPT_FERR_FREEZE, SVM_EXIT_FERR_FREEZE, 0, 0);
+    raise_exception(cpu, op, EXC_MF);
+}
+
+static void x87_available(Cpu *cpu, const Op *op)
+{
+    if (unlikely(cpu->cr0 & (CR0_EM | CR0_TS)))
+        raise_exception(cpu, op, EXC_NM);
+}
+
+void x87_ready(Cpu *cpu, const Op *op)
+{
+    x87_available(cpu, op);
+    x87_pending_fault(cpu, op);
+}
+
+/* ---- arithmetic, loads and stores ---- */
+/* Memory operand of D8-DF /digit: bytes, and whether it is written. 0: undefined or a control instruction. */
+static const struct { int8_t size[8]; } x87_memory[8] = { /* negative: a store */
+    {{4, 4, 4, 4, 4, 4, 4, 4}},
+    {{4, 0, -4, -4, 0, 0, 0, 0}},
+    {{4, 4, 4, 4, 4, 4, 4, 4}},
+    {{4, -4, -4, -4, 0, 10, 0, -10}},
+    {{8, 8, 8, 8, 8, 8, 8, 8}},
+    {{8, -8, -8, -8, 0, 0, 0, 0}},
+    {{2, 2, 2, 2, 2, 2, 2, 2}},
+    {{2, -2, -2, -2, 10, 8, -10, -8}},
+};
+
+/* VecInfo of an x87 stub uses VF_DEST_RM (memory is written), VF_EFLAGS, and: */
+#define X87_READS_FLAGS 0x80000000u
+
+static const Op *x87_op_stub(Cpu *cpu, const Op *op)
+{
+    const VecStub *stub = op->ptr;
+    const uint32_t f = stub->info.flags;
+    const unsigned size = stub->info.msize;
+    X87Frame frame;
+    uint64_t linear = 0, offset = 0;
+    x87_ready(cpu, op);
+    if (size) {
+        linear = op_linear(cpu, op, size, f & VF_DEST_RM ? ACC_WRITE : ACC_READ);
+        offset = cpu->r[op->base] + (cpu->r[op->index] << op->scale) + (uint64_t)(int64_t)op->disp;
+        if (op->asize < 8)
+            offset &= op->asize == 4 ? 0xFFFFFFFF : 0xFFFF;
+        if (f & VF_DEST_RM)
+            mem_probe(cpu, op, linear, size, ACC_WRITE);
+        else
+            mem_read(cpu, op, linear, frame.mem, size);
+    }
+    if (f & X87_READS_FLAGS)
+        frame.rflags = cpu_status_flags(cpu) | 2;
+
+    uint8_t *area = cpu->fpu.area;
+    uint8_t before[AREA_XMM]; /* a store that faults after all (a device) must not have popped */
+    if (f & VF_DEST_RM)
+        memcpy(before, area, sizeof(before));
+    const uint32_t mxcsr = area32(cpu, AREA_MXCSR);
+    const uint16_t ds = area16(cpu, AREA_FDS);
+    const uint64_t fdp = area64(cpu, AREA_FDP);
+    area_set32(cpu, AREA_MXCSR, MXCSR_INIT);
+    area_set64(cpu, AREA_FIP, 0);
+    area_set64(cpu, AREA_FDP, 0);
+    stub->run.x87(area, &frame);
+    area_set32(cpu, AREA_MXCSR, mxcsr);
+    area_set16(cpu, AREA_FOP, (uint16_t)(op->reg << 8 | op->rm));
+    area_set64(cpu, AREA_FIP, (cpu->r[REG_RIP] + op->off) & cpu->linmask);
+    area_set64(cpu, AREA_FDP, size ? offset : fdp);
+    area_set16(cpu, AREA_FCS, cpu->seg[SEG_CS].selector);
+    area_set16(cpu, AREA_FDS, size ? cpu->seg[op->seg & 7].selector : ds);
+
+    if (f & VF_DEST_RM) {
+        /* an unmasked exception other than precision, found in this instruction, keeps the result from memory */
+        bool stored = !(area16(cpu, AREA_FSW) & ~area16(cpu, AREA_FCW) & 0x1F);
+        if (stored) {
+            uint8_t after[AREA_XMM];
+            memcpy(after, area, sizeof(after));
+            memcpy(area, before, sizeof(before));
+            mem_write(cpu, op, linear, frame.mem, size);
+            memcpy(area, after, sizeof(after));
+        }
+    }
+    if (f & VF_EFLAGS)
+        set_status_flags(cpu, (uint32_t)frame.rflags & FLAGS_STATUS);
+    NEXT;
+}
+
+/* ---- control instructions ---- */
+static const Op *x87_fwait(Cpu *cpu, const Op *op)
+{
+    if ((cpu->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
+        raise_exception(cpu, op, EXC_NM);
+    x87_pending_fault(cpu, op);
+    NEXT;
+}
+
+static const Op *x87_fninit(Cpu *cpu, const Op *op)
+{
+    x87_available(cpu, op);
+    x87_init_state(cpu);
+    NEXT;
+}
+
+static const Op *x87_fnclex(Cpu *cpu, const Op *op)
+{
+    x87_available(cpu, op);
+    area_set16(cpu, AREA_FSW, area16(cpu, AREA_FSW) & 0x7F00);
+    NEXT;
+}
+
+static const Op *x87_nothing(Cpu *cpu, const Op *op) /* FNENI, FNDISI, FNSETPM: of older coprocessors */
+{
+    x87_available(cpu, op);
+    NEXT;
+}
+
+static const Op *x87_fnstsw_ax(Cpu *cpu, const Op *op)
+{
+    x87_available(cpu, op);
+    x87_update_es(cpu);
+    cpu->r[RAX] = (cpu->r[RAX] & ~0xFFFFull) | area16(cpu, AREA_FSW);
+    NEXT;
+}
+
+static const Op *x87_fnstsw(Cpu *cpu, const Op *op)
+{
+    x87_available(cpu, op);
+    x87_update_es(cpu);
+    uint16_t fsw = area16(cpu, AREA_FSW);
+    vec_write(cpu, op, &fsw, 2, ALIGN_NO);
+    NEXT;
+}
+
+static const Op *x87_fnstcw(Cpu *cpu, const Op *op)
+{
+    x87_available(cpu, op);
+    uint16_t fcw = area16(cpu, AREA_FCW);
+    vec_write(cpu, op, &fcw, 2, ALIGN_NO);
+    NEXT;
+}
+
+static const Op *x87_fldcw(Cpu *cpu, const Op *op)
+{
+    x87_ready(cpu, op);
+    uint16_t fcw;
+    vec_read(cpu, op, &fcw, 2, ALIGN_NO);
+    area_set16(cpu, AREA_FCW, (fcw & FCW_WRITABLE) | FCW_ALWAYS);
+    x87_update_es(cpu);
+    NEXT;
+}
+
+/* ---- environment: FLDENV, FNSTENV, FRSTOR, FNSAVE (APM vol. 2, figures 11-7 to 11-10) ---- */
+enum { ENV_SHORT = 14, ENV_LONG = 28 };
+
+static unsigned x87_env_size(const Op *op) { return op->osize == 2 ? ENV_SHORT : ENV_LONG; }
+
+static bool x87_real_format(const Cpu *cpu) { return !(cpu->cr0 & CR0_PE) || (cpu->rflags & FLAG_VM); }
+
+static uint16_t x87_full_tags(const Cpu *cpu)
+{
+    unsigned tags = 0, top = x87_top(cpu);
+    for (unsigned physical = 0; physical < 8; physical++) {
+        const uint8_t *st = cpu->fpu.area + AREA_ST + 16 * ((physical - top) & 7);
+        uint64_t mantissa;
+        uint16_t exponent;
+        memcpy(&mantissa, st, 8);
+        memcpy(&exponent, st + 8, 2);
+        exponent &= 0x7FFF;
+        unsigned tag;
+        if (!(cpu->fpu.area[AREA_FTW] >> physical & 1))
+            tag = 3;
+        else if (exponent == 0 && mantissa == 0)
+            tag = 1;
+        else if (exponent == 0 || exponent == 0x7FFF || !(mantissa >> 63))
+            tag = 2;
+        else
+            tag = 0;
+        tags |= tag << 2 * physical;
+    }
+    return (uint16_t)tags;
+}
+
+static void x87_put_env(Cpu *cpu, const Op *op, uint8_t *env)
+{
+    x87_update_es(cpu);
+    const uint16_t fcw = area16(cpu, AREA_FCW), fsw = area16(cpu, AREA_FSW), tags = x87_full_tags(cpu);
+    const uint16_t fop = area16(cpu, AREA_FOP) & 0x7FF;
+    const uint32_t fip = area32(cpu, AREA_FIP), fdp = area32(cpu, AREA_FDP);
+    const uint16_t fcs = area16(cpu, AREA_FCS), fds = area16(cpu, AREA_FDS);
+    const bool real = x87_real_format(cpu);
+    const uint32_t code = fip + (real ? (uint32_t)fcs << 4 : 0), data = fdp + (real ? (uint32_t)fds << 4 : 0);
+    if (op->osize == 2) {
+        uint16_t w[7] = {fcw, fsw, tags, (uint16_t)code, fcs, (uint16_t)data, fds};
+        if (real) {
+            w[4] = (uint16_t)((code >> 4 & 0xF000) | fop);
+            w[6] = (uint16_t)(data >> 4 & 0xF000);
+        }
+        memcpy(env, w, ENV_SHORT);
+        return;
+    }
+    uint32_t d[7] = {0xFFFF0000u | fcw, 0xFFFF0000u | fsw, 0xFFFF0000u | tags, code, (uint32_t)fop << 16 | fcs, data,
+                     0xFFFF0000u | fds};
+    if (real) {
+        d[3] = 0xFFFF0000u | (code & 0xFFFF);
+        d[4] = (code >> 4 & 0x0FFFF000) | fop;
+        d[5] = 0xFFFF0000u | (data & 0xFFFF);
+        d[6] = data >> 4 & 0x0FFFF000;
+    }
+    memcpy(env, d, ENV_LONG);
+}
+
+static void x87_get_env(Cpu *cpu, const Op *op, const uint8_t *env)
+{
+    uint32_t d[7];
+    if (op->osize == 2) {
+        uint16_t w[7];
+        memcpy(w, env, ENV_SHORT);
+        for (unsigned i = 0; i < 7; i++)
+            d[i] = w[i];
+    } else {
+        memcpy(d, env, ENV_LONG);
+    }
+    uint32_t fip = d[3], fdp = d[5];
+    uint16_t fop = 0, fcs = (uint16_t)d[4], fds = (uint16_t)d[6];
+    if (x87_real_format(cpu)) {
+        const uint32_t high = op->osize == 2 ? 0xF000 : 0x0FFFF000;
+        fip = (d[3] & 0xFFFF) | (d[4] & high) << 4;
+        fdp = (d[5] & 0xFFFF) | (d[6] & high) << 4;
+        fop = d[4] & 0x7FF;
+        fcs = fds = 0;
+    } else if (op->osize != 2) {
+        fop = d[4] >> 16 & 0x7FF;
+    }
+    x87_set_top(cpu, d[1] >> 11 & 7);
+    area_set16(cpu, AREA_FCW, (d[0] & FCW_WRITABLE) | FCW_ALWAYS);
+    area_set16(cpu, AREA_FSW, (uint16_t)d[1]);
+    uint8_t abridged = 0;
+    for (unsigned i = 0; i < 8; i++)
+        if ((d[2] >> 2 * i & 3) != 3)
+            abridged |= (uint8_t)(1u << i);
+    cpu->fpu.area[AREA_FTW] = abridged;
+    area_set16(cpu, AREA_FOP, fop);
+    area_set64(cpu, AREA_FIP, fip);
+    area_set64(cpu, AREA_FDP, fdp);
+    area_set16(cpu, AREA_FCS, fcs);
+    area_set16(cpu, AREA_FDS, fds);
+    x87_update_es(cpu);
+}
+
+static const Op *x87_fnstenv(Cpu *cpu, const Op *op)
+{
+    uint8_t env[ENV_LONG];
+    x87_available(cpu, op);
+    x87_put_env(cpu, op, env);
+    const unsigned size = x87_env_size(op);
+    mem_write(cpu, op, op_linear(cpu, op, size, ACC_WRITE), env, size);
+    area_set16(cpu, AREA_FCW, area16(cpu, AREA_FCW) | FSW_EXCEPTIONS);
+    x87_update_es(cpu);
+    NEXT;
+}
+
+static const Op *x87_fldenv(Cpu *cpu, const Op *op)
+{
+    uint8_t env[ENV_LONG];
+    x87_ready(cpu, op);
+    const unsigned size = x87_env_size(op);
+    mem_read(cpu, op, op_linear(cpu, op, size, ACC_READ), env, size);
+    x87_get_env(cpu, op, env);
+    NEXT;
+}
+
+static const Op *x87_fnsave(Cpu *cpu, const Op *op)
+{
+    uint8_t image[ENV_LONG + 80];
+    x87_available(cpu, op);
+    x87_put_env(cpu, op, image);
+    const unsigned size = x87_env_size(op);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(image + size + 10 * i, cpu->fpu.area + AREA_ST + 16 * i, 10);
+    mem_write(cpu, op, op_linear(cpu, op, size + 80, ACC_WRITE), image, size + 80);
+    x87_init_state(cpu);
+    NEXT;
+}
+
+static const Op *x87_frstor(Cpu *cpu, const Op *op)
+{
+    uint8_t image[ENV_LONG + 80];
+    x87_ready(cpu, op);
+    const unsigned size = x87_env_size(op);
+    mem_read(cpu, op, op_linear(cpu, op, size + 80, ACC_READ), image, size + 80);
+    x87_get_env(cpu, op, image);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(cpu->fpu.area + AREA_ST + 16 * i, image + size + 10 * i, 10);
+    NEXT;
+}
+
+/* ---- decoding ---- */
+static OpFn *x87_control_memory(unsigned opcode, unsigned digit)
+{
+    switch (opcode << 4 | digit) {
+    case 0xD94: return x87_fldenv;
+    case 0xD95: return x87_fldcw;
+    case 0xD96: return x87_fnstenv;
+    case 0xD97: return x87_fnstcw;
+    case 0xDD4: return x87_frstor;
+    case 0xDD6: return x87_fnsave;
+    case 0xDD7: return x87_fnstsw;
+    default: return NULL;
+    }
+}
+
+/* Register forms: false for what is undefined. Aliases of other encodings become those. */
+static bool x87_register_form(uint8_t *opcode, uint8_t *modrm)
+{
+    const unsigned i = *modrm & 7, row = *modrm >> 3 & 7;
+    switch (*opcode) {
+    case 0xD8:
+        return true;
+    case 0xD9:
+        if (row == 3) { /* FSTP1 */
+            *opcode = 0xDD;
+            return true;
+        }
+        if (row == 2)
+            return i == 0; /* FNOP */
+        if (row == 4)
+            return i == 0 || i == 1 || i == 4 || i == 5; /* FCHS FABS FTST FXAM */
+        if (row == 5)
+            return i != 7;
+        return true;
+    case 0xDA:
+        return row <= 3 || *modrm == 0xE9; /* FCMOVcc, FUCOMPP */
+    case 0xDB:
+        return row <= 3 || row == 5 || row == 6; /* FCMOVNcc, FUCOMI, FCOMI */
+    case 0xDC:
+        if (row == 2 || row == 3) /* FCOM2, FCOMP3 */
+            *opcode = 0xD8;
+        return true;
+    case 0xDD:
+        if (row == 1) { /* FXCH4 */
+            *opcode = 0xD9;
+            return true;
+        }
+        return row <= 5; /* FFREE, FST, FSTP, FUCOM, FUCOMP */
+    case 0xDE:
+        if (row == 2) { /* FCOMP5 */
+            *opcode = 0xD8;
+            *modrm = (uint8_t)(0xD8 | i);
+            return true;
+        }
+        return row != 3 || i == 1; /* FCOMPP */
+    default: /* DF */
+        if (row == 1) { /* FXCH7 */
+            *opcode = 0xD9;
+            return true;
+        }
+        if (row == 2 || row == 3) { /* FSTP8, FSTP9 */
+            *opcode = 0xDD;
+            *modrm = (uint8_t)(0xD8 | i);
+            return true;
+        }
+        return row == 0 || row == 5 || row == 6; /* FFREEP, FUCOMIP, FCOMIP */
+    }
+}
+
+bool x87_decode(Cpu *cpu, const Insn *insn, Op *op)
+{
+    if (insn->lock || insn->map != 0)
+        return false;
+    if (insn->opcode == 0x9B) {
+        op->fn = x87_fwait;
+        return true;
+    }
+    if (insn->opcode < 0xD8 || insn->opcode > 0xDF || !insn->has_modrm)
+        return false;
+    const unsigned digit = insn->modrm >> 3 & 7;
+    uint8_t opcode = insn->opcode, modrm = insn->modrm;
+    bool reads_flags = false, writes_flags = false;
+    int size = 0;
+    if (insn->mod != 3) {
+        OpFn *control = x87_control_memory(opcode, digit);
+        if (control != NULL) {
+            op->fn = control;
+            return true;
+        }
+        size = x87_memory[opcode & 7].size[digit];
+        if (size == 0)
+            return false;
+        if ((opcode & 1) && digit == 1 && !vec_guest_has(cpu, ISA_SSE3)) /* FISTTP */
+            return false;
+        modrm = (uint8_t)(modrm & 0x38);
+    } else {
+        if (opcode == 0xDF && modrm == 0xE0) {
+            op->fn = x87_fnstsw_ax;
+            return true;
+        }
+        if (opcode == 0xDB && digit == 4) {
+            op->fn = modrm == 0xE2 ? x87_fnclex : modrm == 0xE3 ? x87_fninit : x87_nothing;
+            return modrm <= 0xE4;
+        }
+        if (!x87_register_form(&opcode, &modrm))
+            return false;
+        reads_flags = (opcode == 0xDA || opcode == 0xDB) && digit <= 3;
+        writes_flags = (opcode == 0xDB || opcode == 0xDF) && (digit == 5 || digit == 6);
+        if ((reads_flags || writes_flags) && !vec_guest_has(cpu, ISA_FCMOV))
+            return false;
+    }
+    VecStub *stub = vec_stub_x87(cpu->machine, opcode, modrm, reads_flags, writes_flags);
+    if (stub == NULL) {
+        op->fn = vec_no_stub;
+        return true;
+    }
+    stub->info.msize = (uint8_t)(size < 0 ? -size : size);
+    stub->info.flags = (size < 0 ? VF_DEST_RM : 0) | (reads_flags ? X87_READS_FLAGS : 0) |
+                       (writes_flags ? VF_EFLAGS : 0);
+    op->reg = insn->opcode & 7; /* what FOP shows */
+    op->rm = insn->modrm;
+    op->fn = x87_op_stub;
+    op->ptr = stub;
+    return true;
+}
