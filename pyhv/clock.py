@@ -46,16 +46,28 @@ class Clock(Protocol):
 
 
 class TimerQueue:
-    """Pending timers in order of deadline, first come first served among equals."""
+    """Pending timers in order of deadline, first come first served among equals.
 
-    __slots__ = ("_heap", "_sequence")
+    Cancelled timers are swept out when they might be half of the queue: a guest that rearms a far timer for ever does
+    not fill memory.
+    """
+
+    __slots__ = ("_heap", "_sequence", "_sweep_at")
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Timer]] = []
         self._sequence = count()
+        self._sweep_at = 64
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def add(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """Queue a call."""
+        if len(self._heap) >= self._sweep_at:
+            self._heap = [entry for entry in self._heap if entry[2].active]
+            heapq.heapify(self._heap)
+            self._sweep_at = max(64, 2 * len(self._heap))
         timer = Timer(deadline_ns, callback)
         heapq.heappush(self._heap, (deadline_ns, next(self._sequence), timer))
         return timer
