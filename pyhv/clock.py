@@ -1,7 +1,7 @@
 """Time for devices: it comes from the machine, never from the operating system directly.
 
-`Clock` is what devices see. `ManualClock` is the clock of tests, and the base of the simulator's virtual clock. The real
-clock of KVM machines lives with the event loop (`pyhv.loop`).
+`Clock` is what devices see. `ManualClock` is the clock of tests, and the base of the simulator's virtual clock. The
+real clock of KVM machines lives with the event loop (`pyhv.loop`).
 """
 
 import heapq
@@ -41,7 +41,7 @@ class Clock(Protocol):
         ...
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
-        """Call once when `now_ns()` reaches the deadline (at once when it already has), with the machine's lock held."""
+        """Call once when `now_ns()` reaches the deadline (at once if it has already), with the machine's lock held."""
         ...
 
 

@@ -67,7 +67,8 @@ class Console:
             re.compile(b"|".join(b"(?:%b)" % pattern for pattern in panic_patterns)) if panic_patterns else None
         )
         self._limit = limit
-        self._cond = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._cond = threading.Condition(self._lock)
         self._data = bytearray()
         self._dropped = 0
         self._position = 0
@@ -82,7 +83,7 @@ class Console:
     def feed(self, data: bytes) -> None:
         """Record output of the guest and pass it to the sinks, in order."""
         panic: str | None = None
-        with self._cond:
+        with self._lock:
             buffer = self._data
             buffer += data
             if self._sinks:

@@ -138,10 +138,12 @@ class Serial:
 
     def read(self, offset: int, size: int) -> int:
         """Read a register."""
-        polled, self._polled = self._polled, False
         if offset == LSR:
-            self._polled = True
+            polled, self._polled = self._polled, True
+            if not (self._fifo or self._queue or self._lsr_errors):
+                return LSR_THRE | LSR_IDLE
             return self._read_lsr(polled)
+        self._polled = False
         if offset == RBR_THR:
             return self._divisor & 0xFF if self._lcr & LCR_DLAB else self._read_rbr()
         if offset == IER:
