@@ -6,7 +6,10 @@
 
 enum { BASE = 0x400000, PAGE = 4096, TOUCHED = 16, LAST = (TOUCHED - 1) * (TOUCHED - 1) };
 
-static volatile uint32_t *word(unsigned page, unsigned offset) { return (volatile uint32_t *)(BASE + page * PAGE + offset); }
+static volatile uint32_t *word(unsigned page, unsigned offset)
+{
+    return (volatile uint32_t *)(BASE + page * PAGE + offset);
+}
 
 /* A different place in each page, its last word among them. */
 static unsigned offset_in(unsigned n) { return (n * 273 + 3) * 4 % PAGE; }

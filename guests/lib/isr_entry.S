@@ -10,7 +10,9 @@ isr_entries:
     .rept 256
     .align 16
     /* the exceptions that push an error code: AMD64 APM volume 2, 8.2 */
-    .if (vector != 8) & ((vector < 10) | (vector > 14)) & (vector != 17) & (vector != 21) & (vector != 29) & (vector != 30)
+    .set has_error, (vector == 8) | ((vector >= 10) & (vector <= 14)) | (vector == 17) | (vector == 21)
+    .set has_error, has_error | (vector == 29) | (vector == 30)
+    .if !has_error
     push    $0
     .endif
     push    $vector

@@ -31,7 +31,8 @@ enum {
 };
 #define NO_EXECUTE (1ull << 63)
 
-typedef volatile uint64_t table[512] __attribute__((aligned(4096))); /* volatile: the processor writes to it, too */
+/* volatile: the processor writes to it, too */
+typedef volatile uint64_t table[512] __attribute__((aligned(4096)));
 
 /*
  * The test area is the PML4's slot 1, from 512 GiB on; its first page directory entry leads to a page table, its

@@ -447,7 +447,8 @@ static void set_up(void)
     uint64_t table = (uintptr_t)local_table, target = (uintptr_t)far_target;
     uint64_t gate = (target & 0xffff) | KERNEL_CS << 16 | (target >> 16) << 48;
 
-    gdt[LDT_SELECTOR / 8] = (sizeof local_table - 1) | (table & 0xffffff) << 16 | 0x82ull << 40 | (table >> 24) << 56;
+    gdt[LDT_SELECTOR / 8] = (sizeof local_table - 1) | (table & 0xffffff) << 16 | 0x82ull << 40;
+    gdt[LDT_SELECTOR / 8] |= (table >> 24) << 56;
     gdt[GATE_FOR_ALL / 8] = gate | 0xecull << 40;
     gdt[GATE_FOR_RING0 / 8] = gate | 0x8cull << 40;
     gdt[CONFORMING_CS / 8] = 0x00cf9f000000ffff;

@@ -78,7 +78,8 @@ static int wait_for(volatile unsigned *value, unsigned wanted, unsigned millisec
     return *value == wanted;
 }
 
-/* The universal start-up algorithm (MultiProcessor Specification 1.4, B.4): INIT, a pause, SIPI; another SIPI to whoever missed the first. */
+/* The universal start-up algorithm (MultiProcessor Specification 1.4, B.4): INIT, a pause, SIPI; and another SIPI
+ * to whoever missed the first. */
 static void start_all(unsigned self)
 {
     unsigned others = cpus - 1;
