@@ -7,10 +7,10 @@ two devices, the way an ISA bridge does. An address that nobody claims reads all
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from pyhv.errors import ConfigError
+from pyhv.record import record
 
 UNCLAIMED_KEYS = 1024
 """How many distinct unclaimed addresses are remembered; what comes later is counted under the key -1."""
@@ -24,7 +24,7 @@ class IoHandler(Protocol):
     def write(self, offset: int, size: int, value: int) -> None: ...
 
 
-@dataclass(slots=True, frozen=True)
+@record(frozen=True)
 class IoFunctions:
     """An IoHandler made of two functions, for a device with several mappings."""
 
@@ -32,7 +32,7 @@ class IoFunctions:
     write: Callable[[int, int, int], None]
 
 
-@dataclass(slots=True, frozen=True)
+@record(frozen=True)
 class Mapping:
     """A device's claim on [base, base + length); `width` is the widest access, in bytes, that it takes whole."""
 

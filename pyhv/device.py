@@ -13,7 +13,6 @@ Pass an instance in `Machine(devices=[...])`. Calls come one at a time (the mach
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pyhv.bus import AddressSpace
@@ -21,12 +20,13 @@ from pyhv.clock import Clock
 from pyhv.control import MachineControl
 from pyhv.irq import InterruptLine, Msi
 from pyhv.memory import GuestMemory
+from pyhv.record import record
 
 MsrRead = Callable[[int], int | None]
 MsrWrite = Callable[[int, int], bool]
 
 
-@dataclass(slots=True)
+@record
 class Platform:
     """What a device is given when it is attached.
 

@@ -1,10 +1,11 @@
 """Interrupt lines and messages: how a device asks for attention, without knowing who listens."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from pyhv.record import record
 
 
-@dataclass(slots=True, frozen=True)
+@record(frozen=True)
 class Msi:
     """A message-signalled interrupt: a 32-bit data write to an address in 0xFEE00000-0xFEEFFFFF (APM vol. 2, 16.5)."""
 

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from pyhv.device import Device
 from pyhv.errors import ConfigError
+from pyhv.record import default_of, field, field_names, record, replace
 from pyhv.units import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ HUGEPAGES = ("none", "transparent", "2M", "1G")
 ON_RESET = ("exit", "restart")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, init=False)
 class Machine:
     """A virtual machine before it runs. Raises ConfigError, naming the field, for values that make no sense.
 
@@ -107,10 +107,10 @@ class Machine:
             labels = ", ".join(d.label for d in self.devices)
             raise ConfigError(f"devices: {labels}: devices written in Python cannot be saved in a document")
         out: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name == "kernel" or value != f.default:
-                out[f.name] = list(value) if isinstance(value, tuple) else value
+        for name in field_names(self):
+            value = getattr(self, name)
+            if name == "kernel" or value != default_of(Machine, name):
+                out[name] = list(value) if isinstance(value, tuple) else value
         if "memory" in out:
             out["memory"] = format_size(self.memory)
         return out
@@ -118,7 +118,7 @@ class Machine:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "Machine":
         """The inverse of `to_dict`. Raises ConfigError for unknown or missing fields and wrong values."""
-        known = {f.name for f in fields(cls)} - {"devices"}
+        known = set(field_names(cls)) - {"devices"}
         for key in document:
             if key not in known:
                 raise ConfigError(f"{key}: not a field of a machine; there are {', '.join(sorted(known))}")

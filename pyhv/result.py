@@ -1,10 +1,10 @@
 """How a run ended, and what is known about it."""
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from pyhv import errors
+from pyhv.record import field, record
 
 EXIT_PASSED = 0
 EXIT_FAILED = 1
@@ -51,7 +51,7 @@ _CODES = {
 TAIL_LINES = 12
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Result:
     """A run's verdict and its measurements. Times are in seconds, counts are exact.
 

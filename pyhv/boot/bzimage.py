@@ -1,7 +1,5 @@
 """bzImage kernels, by the 64-bit boot protocol, or the 32-bit one where there is no 64-bit entry (boot.rst)."""
 
-from dataclasses import replace
-
 from pyhv.boot.linux import Kernel, finish
 from pyhv.boot.placer import Placer
 from pyhv.boot.request import Request
@@ -9,6 +7,7 @@ from pyhv.boot.segments import Piece, place
 from pyhv.boot.setup_header import HIGH_ADDRESS, SetupHeader, read_setup_header
 from pyhv.boot.state import BootState
 from pyhv.errors import BootError
+from pyhv.record import replace
 
 ENTRY_64 = 0x200
 

@@ -1,10 +1,10 @@
 """The memory map that the firmware reports (ACPI specification, 15: system address map interfaces)."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE, KVM_IDENTITY_MAP
 from pyhv.memory.layout import ram_ranges
+from pyhv.record import record
 
 RAM = 1
 RESERVED = 2
@@ -15,7 +15,7 @@ MIB = 1 << 20
 VGA_HOLE = 0xA_0000
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class MapEntry:
     """`length` bytes at `address`; `kind` is RAM, RESERVED, ACPI or NVS."""
 

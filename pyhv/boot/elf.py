@@ -2,10 +2,10 @@
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pyhv.boot.image import Image
 from pyhv.errors import BootError
+from pyhv.record import record
 
 MAGIC = b"\x7fELF"
 EM_386, EM_X86_64 = 3, 62
@@ -16,7 +16,7 @@ NOTE_LIMIT = 1 << 20
 """Bytes of a note segment that are looked at."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Header:
     """The ELF file header; `bits` is 32 or 64."""
 
@@ -32,7 +32,7 @@ class Header:
     shstrndx: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class ProgramHeader:
     """One segment; addresses and sizes in bytes."""
 

@@ -4,18 +4,18 @@ The tables lie right below the fixed part of the BIOS segment, so that a small m
 floating pointer is in the EBDA, where it is found first.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from pyhv.boot import acpi, bios, mptable
 from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE
 from pyhv.errors import ConfigError
 from pyhv.memory import GuestMemory
+from pyhv.record import record
 
 EBDA_KIB = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Firmware:
     """`pieces` are (address, bytes) to load; `rsdp` is the address of ACPI's root pointer."""
 

@@ -3,9 +3,9 @@
 import mmap
 import os
 import stat
-from dataclasses import dataclass
 
 from pyhv.errors import ConfigError
+from pyhv.record import record
 
 Buffer = bytes | mmap.mmap
 Source = str | bytes | os.PathLike[str]
@@ -14,7 +14,7 @@ MAP_FROM = 64 << 20
 """Larger files (kernels with debugging information) are mapped, not read."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Image:
     """`what` is the option that named it, `name` the path as the guest may see it."""
 

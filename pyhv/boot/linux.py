@@ -1,7 +1,5 @@
 """Linux's own boot protocol: what a bzImage and a bare vmlinux have in common."""
 
-from dataclasses import dataclass
-
 from pyhv.boot import bios, modes, zero_page
 from pyhv.boot.e820 import low_memory_end, memory_map
 from pyhv.boot.placer import Placer
@@ -9,9 +7,10 @@ from pyhv.boot.request import Request
 from pyhv.boot.state import BootState
 from pyhv.errors import ConfigError
 from pyhv.memory.layout import MMIO_GAP_END
+from pyhv.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Kernel:
     """A kernel that lies in memory: [start, end) is what it needs there, `entry` where it begins, `long` how."""
 

@@ -1,7 +1,6 @@
 """Multiboot 1 (specification 0.6.96): 32-bit kernels, as GRUB and `qemu -kernel` load them."""
 
 import struct
-from dataclasses import dataclass
 
 from pyhv.boot import bios, elf, modes
 from pyhv.boot.e820 import memory_map
@@ -13,6 +12,7 @@ from pyhv.boot.request import Request, encode
 from pyhv.boot.segments import Piece, pieces_of, place
 from pyhv.boot.state import BootState
 from pyhv.errors import BootError
+from pyhv.record import record
 
 HEADER_MAGIC = 0x1BADB002
 BOOT_MAGIC = 0x2BADB002
@@ -23,7 +23,7 @@ REQUIRED_KNOWN = 0x7
 HAS_ADDRESSES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class MultibootHeader:
     """Where the header is in the file, its flags, and the address fields (zero unless flags bit 16 is set)."""
 

@@ -1,14 +1,14 @@
 """What a loader is asked for, checked once for all of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyhv.boot.image import Image, Source, read_image
 from pyhv.errors import ConfigError
 from pyhv.memory import GuestMemory
+from pyhv.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Module:
     """A file beside the kernel; `string` is what the guest is told about it."""
 
@@ -16,7 +16,7 @@ class Module:
     string: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Request:
     """`zeroed`: the memory is fresh, so what stays zero need not be written."""
 

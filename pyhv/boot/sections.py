@@ -1,17 +1,17 @@
 """ELF section headers, as far as symbols need them. Damaged ones are left out: no error, as no code depends on them."""
 
 import struct
-from dataclasses import dataclass
 
 from pyhv.boot.elf import Header
 from pyhv.boot.image import Image
+from pyhv.record import record
 
 SHT_SYMTAB, SHT_STRTAB = 2, 3
 SHF_ALLOC = 2
 _LAYOUTS = {32: struct.Struct("<10I"), 64: struct.Struct("<IIQQQQIIQQ")}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Section:
     """One section header; `raw` are all its fields in file order."""
 

@@ -1,18 +1,18 @@
 """Copying an image's segments into guest memory, each checked against the memory that there is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyhv.boot.elf import PT_LOAD, ProgramHeader
 from pyhv.boot.image import Image
 from pyhv.errors import BootError
 from pyhv.memory import GuestMemory
+from pyhv.record import record
 
 LOW = 1 << 20
 CHUNK = bytes(64 << 10)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Piece:
     """`filesz` bytes of the file from `offset` go to `address`, zeros follow up to `memsz`; `label` is for messages."""
 

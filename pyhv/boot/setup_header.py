@@ -1,11 +1,11 @@
 """The setup header of a bzImage (Documentation/arch/x86/boot.rst), read and doubted."""
 
 import struct
-from dataclasses import dataclass
 
 from pyhv.boot.image import Image
 from pyhv.boot.zero_page import HEADER_LIMIT, HEADER_START, LOADED_HIGH
 from pyhv.errors import BootError
+from pyhv.record import record
 
 SECTOR = 512
 MINIMUM_VERSION = 0x0202
@@ -17,7 +17,7 @@ OLD_CMDLINE_LIMIT = 255
 OLD_INITRD_MAX = 0x37FF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class SetupHeader:
     """The fields that a loader needs; those younger than the image's protocol have the values that it implies.
 

@@ -1,11 +1,10 @@
 """What a loader leaves behind: the registers that the boot processor starts with, and what it put where."""
 
-from dataclasses import dataclass, field
-
+from pyhv.record import field, record
 from pyhv.x86.registers import GeneralRegisters, SystemRegisters
 
 
-@dataclass(slots=True)
+@record
 class BootState:
     """`symbols` maps names to addresses where the image has a symbol table (filled lazily by `pyhv.boot.symbols`)."""
 

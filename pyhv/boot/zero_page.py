@@ -2,11 +2,11 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from pyhv.boot.e820 import MIB, MapEntry, low_memory_end
 from pyhv.boot.placer import PAGE, align_up
+from pyhv.record import record
 
 HEADER_START = 0x1F1
 HEADER_LIMIT = 0x290
@@ -22,7 +22,7 @@ TABLES_SIZE = 6 * PAGE
 """One PML4, one page directory pointer table, four page directories of 2 MiB pages: 4 GiB mapped one to one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Parameters:
     """What goes into the zero page; `header` are the image's bytes from HEADER_START (empty for a bare vmlinux)."""
 

@@ -6,12 +6,12 @@ By ports: a 16-bit selector at 0x510, a data byte at 0x511. By DMA: the big-endi
 
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from pyhv.bus import AddressSpace, IoFunctions
 from pyhv.chipset.layout import FW_CFG_DMA_PORT, FW_CFG_PORT
 from pyhv.errors import ConfigError, GuestMemoryError
 from pyhv.memory.guest import GuestMemory
+from pyhv.record import record
 
 SIGNATURE, ID, UUID, RAM_SIZE, NOGRAPHIC, NB_CPUS = 0, 1, 2, 3, 4, 5
 KERNEL_ADDRESS, KERNEL_SIZE, KERNEL_DATA, KERNEL_ENTRY = 0x07, 0x08, 0x11, 0x10
@@ -36,7 +36,7 @@ _REQUEST = struct.Struct(">IIQ")
 _E820_ENTRY = struct.Struct("<QQI")
 
 
-@dataclass(slots=True)
+@record
 class Item:
     """A blob; `on_write(offset, data)` makes it writable through DMA, and is called after a write."""
 

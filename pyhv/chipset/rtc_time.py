@@ -4,7 +4,7 @@ Source: Motorola MC146818A data sheet, "time, calendar and alarm locations". Reg
 carried over as arithmetic does (the 31st of February is the 3rd of March), never refused.
 """
 
-from dataclasses import dataclass
+from pyhv.record import record
 
 SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR = range(10)
 DAY_SECONDS = 86_400
@@ -13,7 +13,7 @@ ANY = 0xC0
 """An alarm register with both high bits set matches everything."""
 
 
-@dataclass(slots=True, frozen=True)
+@record(frozen=True)
 class Encoding:
     """How numbers look in the registers."""
 

@@ -5,13 +5,13 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from pyhv.clock import Clock
 from pyhv.hv.exits import Exit
 from pyhv.irq import Msi
 from pyhv.memory import GuestMemory, MemoryBacking, MemoryRegion
+from pyhv.record import record
 from pyhv.x86.registers import (
     CpuidEntry,
     DebugRegisters,
@@ -25,7 +25,7 @@ from pyhv.x86.registers import (
 IRQCHIPS = ("split", "kernel", "none")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Capabilities:
     """What a backend offers; probed, never derived from a version.
 
@@ -49,7 +49,7 @@ class Capabilities:
     extensions: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class VmConfig:
     """What a backend must know before it makes a VM.
 

@@ -4,11 +4,12 @@ Every backend reports its exits in these types and no others. An exit that a bac
 :class:`InternalError`, which names it and carries the registers: it is never mistaken for the guest's end.
 """
 
-from dataclasses import dataclass, field
 from enum import Enum
 
+from pyhv.record import field, record
 
-@dataclass(slots=True)
+
+@record
 class PioOut:
     """An OUT or OUTS. `data` holds `count` items of `size` bytes (1, 2 or 4), little-endian."""
 
@@ -18,7 +19,7 @@ class PioOut:
     data: bytes
 
 
-@dataclass(slots=True)
+@record
 class PioIn:
     """An IN or INS. The VMM answers with `Vcpu.complete_read(data)` of `size * count` bytes before the next run."""
 
@@ -27,7 +28,7 @@ class PioIn:
     count: int
 
 
-@dataclass(slots=True)
+@record
 class MmioWrite:
     """A store to a guest physical address that no memory backs. `len(data)` is 1 to 8."""
 
@@ -35,7 +36,7 @@ class MmioWrite:
     data: bytes
 
 
-@dataclass(slots=True)
+@record
 class MmioRead:
     """A load of `size` bytes (1 to 8) that no memory backs; answered with `Vcpu.complete_read(data)`."""
 
@@ -43,12 +44,12 @@ class MmioRead:
     size: int
 
 
-@dataclass(slots=True)
+@record
 class Halt:
     """HLT with nothing pending, where the local APIC is not in the backend's kernel half (or it is the simulator)."""
 
 
-@dataclass(slots=True)
+@record
 class Shutdown:
     """The processor shut down: a triple fault (APM vol. 2, 8.2.9)."""
 
@@ -62,7 +63,7 @@ class SystemEventKind(Enum):
     SUSPEND = "suspend"
 
 
-@dataclass(slots=True)
+@record
 class SystemEvent:
     """The guest asked the hypervisor itself for a power event."""
 
@@ -70,7 +71,7 @@ class SystemEvent:
     data: tuple[int, ...] = ()
 
 
-@dataclass(slots=True)
+@record
 class Hypercall:
     """VMMCALL that the backend hands to user space; the result goes back through `Vcpu.complete_hypercall`."""
 
@@ -78,7 +79,7 @@ class Hypercall:
     arguments: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@record
 class Rdmsr:
     """RDMSR of a register that is routed to user space; answered with `complete_msr(value)` or `complete_msr(None)` (#GP)."""
 
@@ -86,7 +87,7 @@ class Rdmsr:
     reason: str
 
 
-@dataclass(slots=True)
+@record
 class Wrmsr:
     """WRMSR of a register that is routed to user space; answered with `complete_msr(0)` or `complete_msr(None)` (#GP)."""
 
@@ -95,7 +96,7 @@ class Wrmsr:
     reason: str
 
 
-@dataclass(slots=True)
+@record
 class Debug:
     """Guest debugging: a single step, a hardware or a software breakpoint. `rip` is linear, `dr6` as the CPU left it."""
 
@@ -105,7 +106,7 @@ class Debug:
     exception: int
 
 
-@dataclass(slots=True)
+@record
 class MemoryFault:
     """The backend cannot make a guest page present (guest_memfd conversion, a lost mapping)."""
 
@@ -114,36 +115,36 @@ class MemoryFault:
     private: bool
 
 
-@dataclass(slots=True)
+@record
 class Interrupted:
     """The run ended without a cause in the guest: a kick, a signal, an immediate exit, the end of a quantum."""
 
 
-@dataclass(slots=True)
+@record
 class InterruptWindow:
     """The guest can take an external interrupt now; asked for with `Vcpu.request_interrupt_window`."""
 
 
-@dataclass(slots=True)
+@record
 class IoapicEoi:
     """The local APIC saw the EOI of a level-triggered vector that the user-space I/O APIC delivered."""
 
     vector: int
 
 
-@dataclass(slots=True)
+@record
 class ApicAccess:
     """A TPR write or an MSI that the backend wants seen; informational."""
 
     kind: str
 
 
-@dataclass(slots=True)
+@record
 class DirtyRingFull:
     """The vCPU's dirty ring must be harvested before it can go on."""
 
 
-@dataclass(slots=True)
+@record
 class InternalError:
     """The backend gave up: an instruction it cannot emulate, an entry failure, or an exit it does not know.
 

@@ -1,16 +1,16 @@
 """Which backend runs a machine, and why."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
 from pyhv.hv.api import Hypervisor
+from pyhv.record import record
 
 BACKENDS = ("auto", "kvm", "sim")
 REQUIREMENTS = ("kvm", "amd-v")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Selection:
     """A backend that was chosen; `reason` is one line for people."""
 

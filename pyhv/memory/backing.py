@@ -2,13 +2,13 @@
 
 import errno
 import os
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
 from pyhv.memory.layout import PAGE_SIZE
 from pyhv.memory.region import MemoryRegion
+from pyhv.record import record
 
 HUGEPAGES = ("none", "transparent", "2M", "1G")
 HUGE_SHIFTS = {"2M": 21, "1G": 30}
@@ -16,7 +16,7 @@ THP_SIZE = 1 << 21
 _THP = "/sys/kernel/mm/transparent_hugepage"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class MemoryBacking:
     """How guest memory is backed.
 

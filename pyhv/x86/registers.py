@@ -3,11 +3,12 @@
 Sources: AMD64 Architecture Programmer's Manual (APM) vol. 2; Documentation/virt/kvm/api.rst for the grouping.
 """
 
-from dataclasses import dataclass, field
 from enum import IntEnum
 
+from pyhv.record import field, record
 
-@dataclass(slots=True)
+
+@record
 class GeneralRegisters:
     """The sixteen general registers, RIP and RFLAGS; each an unsigned 64-bit integer."""
 
@@ -31,7 +32,7 @@ class GeneralRegisters:
     rflags: int = 2
 
 
-@dataclass(slots=True)
+@record
 class Segment:
     """A segment register with its hidden part (APM vol. 2, 4.5). `limit` is in bytes, already scaled by G."""
 
@@ -49,7 +50,7 @@ class Segment:
     unusable: bool = False
 
 
-@dataclass(slots=True)
+@record
 class DescriptorTable:
     """GDTR or IDTR."""
 
@@ -65,7 +66,7 @@ def _system(kind: int) -> Segment:
     return Segment(type=kind, s=False)
 
 
-@dataclass(slots=True)
+@record
 class SystemRegisters:
     """Segments, descriptor tables and control registers; the defaults are those after RESET (APM vol. 2, 14.1.3)."""
 
@@ -90,7 +91,7 @@ class SystemRegisters:
     """The cached page-directory pointers of PAE paging, where they are in use and known (APM vol. 2, 5.2.3)."""
 
 
-@dataclass(slots=True)
+@record
 class FpuRegisters:
     """x87 and SSE state as FXSAVE sees it: `st` eight 16-byte slots, `xmm` sixteen 16-byte values."""
 
@@ -105,7 +106,7 @@ class FpuRegisters:
     mxcsr: int = 0x1F80
 
 
-@dataclass(slots=True)
+@record
 class DebugRegisters:
     """DR0 to DR3, DR6 and DR7."""
 
@@ -124,7 +125,7 @@ class MpState(IntEnum):
     SIPI_RECEIVED = 4
 
 
-@dataclass(slots=True)
+@record
 class VcpuEvents:
     """Pending and in-flight events (KVM_GET_VCPU_EVENTS)."""
 
@@ -147,7 +148,7 @@ class VcpuEvents:
     triple_fault_pending: bool = False
 
 
-@dataclass(slots=True, frozen=True)
+@record(frozen=True)
 class CpuidEntry:
     """One CPUID leaf; `index` is None where the leaf has no sub-leaves."""
 

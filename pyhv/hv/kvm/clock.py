@@ -1,15 +1,15 @@
 """kvm-clock, the guest's paravirtual clock (Documentation/virt/kvm/x86/msr.rst)."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyhv.hv.kvm.native import ffi, lib, request
+from pyhv.record import record
 
 if TYPE_CHECKING:
     from pyhv.hv.kvm.vm import KvmVm
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class ClockData:
     """A reading. `clock_ns` is the guest's clock; `realtime_ns` (since the Unix epoch) and `host_tsc`, where known, are
     of the same instant; `tsc_stable` says that all vCPUs see one clock.

@@ -3,16 +3,16 @@
 import errno
 import fcntl
 import os
-from dataclasses import dataclass, field
 
 from pyhv.errors import KvmUnavailable
+from pyhv.record import field, record
 
 DEVICE = "/dev/kvm"
 API_VERSION = 12
 _GET_API_VERSION = 0xAE00
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class KvmReport:
     """A look at the host that changes nothing.
 

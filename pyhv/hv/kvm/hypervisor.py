@@ -134,7 +134,7 @@ class KvmHypervisor:
             entries = cpuid.build(
                 config.cpu,
                 self.supported_cpuid,
-                emulated=self.emulated_cpuid if config.cpu == "max" else (),
+                emulated=self.emulated_cpuid if config.cpu == "max" or config.features else (),
                 features=config.features,
                 apic_id=index,
                 vcpus=config.vcpus,

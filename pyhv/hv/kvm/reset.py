@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pyhv.x86.msr import RESET_VALUES
 from pyhv.x86.registers import DebugRegisters, FpuRegisters, GeneralRegisters, MpState, SystemRegisters, VcpuEvents
 
 if TYPE_CHECKING:
@@ -9,27 +10,6 @@ if TYPE_CHECKING:
 
 _APIC_BASE = 0xFEE00800
 _APIC_BSP = 1 << 8
-_RESET_VALUES = {
-    0x10: 0,  # TSC
-    0x174: 0,  # SYSENTER_CS
-    0x175: 0,
-    0x176: 0,
-    0x1D9: 0,  # DEBUGCTL
-    0x277: 0x0007_0406_0007_0406,  # PAT
-    0x2FF: 0,  # MTRR default type
-    0xC000_0081: 0,  # STAR
-    0xC000_0082: 0,
-    0xC000_0083: 0,
-    0xC000_0084: 0,
-    0xC000_0102: 0,  # KERNEL_GS_BASE
-    0xC000_0103: 0,  # TSC_AUX
-    0x4B56_4D00: 0,  # kvm-clock: wall clock
-    0x4B56_4D01: 0,  # kvm-clock: system time
-    0x4B56_4D02: 0,  # asynchronous page faults
-    0x4B56_4D03: 0,  # steal time
-    0x4B56_4D04: 0,  # paravirtual EOI
-}
-"""MSRs and what they hold after RESET (APM vol. 2, table 14-1); those that a host lacks are passed over."""
 
 
 def reset_lapic(page: bytes, index: int, bsp: bool) -> bytes:
@@ -67,8 +47,8 @@ def reset_vcpu(vcpu: "KvmVcpu") -> None:
     vcpu.fpu = FpuRegisters(fcw=0x40, fsw=0, ftw=0)
     if vcpu.has_lapic:
         vcpu.lapic = reset_lapic(vcpu.lapic, vcpu.index, bsp)
-    known = vcpu.get_msrs(_RESET_VALUES)
-    vcpu.set_msrs({index: value for index, value in _RESET_VALUES.items() if index in known and known[index] != value})
+    known = vcpu.get_msrs(RESET_VALUES)
+    vcpu.set_msrs({index: value for index, value in RESET_VALUES.items() if index in known and known[index] != value})
     vcpu.mp_state = MpState.RUNNABLE if bsp or not vcpu.has_lapic else MpState.UNINITIALIZED
 
 

@@ -2,15 +2,15 @@
 
 import os
 import struct
-from dataclasses import dataclass
 
 from pyhv.hv.kvm.native import request_value
+from pyhv.record import record
 
 _HEADER = struct.Struct("<6I")
 _DESCRIPTOR = struct.Struct("<IhHII")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Descriptor:
     """One counter: `count` 64-bit values at byte `offset` of the data; `kind`, `unit`, `base` as in the ABI's flags."""
 

@@ -178,6 +178,10 @@ class KvmVm:
     def instructions(self) -> int | None:
         return None
 
+    def idle(self) -> bool:
+        """Halted vCPUs wait inside the kernel: there is never anything to skip."""
+        return False
+
     def avic(self) -> tuple[bool | None, str]:
         return self.interrupts.avic()
 
