@@ -20,7 +20,7 @@ _DYNAMIC = ("osxsave", "ospke")
 
 
 class _Table:
-    """CPUID entries that can be changed; keys are (function, index), the index None where the leaf has no sub-leaves."""
+    """CPUID entries that can be changed, by (function, index); the index is None where the leaf has no sub-leaves."""
 
     def __init__(self, entries: Iterable[CpuidEntry]) -> None:
         self.leaves: dict[tuple[int, int | None], dict[str, int]] = {
