@@ -23,10 +23,10 @@ FLAT_ADDRESS = 0x7C00
 
 def detect(kernel: "Source") -> str:
     """The format of an image (path or bytes), one of FORMATS but "auto". Raises ConfigError for what is none."""
-    from pyhv.boot.detect import detect as detect_image
     from pyhv.boot.image import read_image
+    from pyhv.boot.recognise import recognise
 
-    return detect_image(read_image(kernel))
+    return recognise(read_image(kernel))
 
 
 def load(
@@ -65,9 +65,9 @@ def load(
         raise ConfigError(f"--format: {format!r} is not one of {', '.join(FORMATS)}")
     image = read_image(kernel)
     if format == "auto":
-        from pyhv.boot.detect import detect as detect_image
+        from pyhv.boot.recognise import recognise
 
-        format = detect_image(image)
+        format = recognise(image)
     if cpus < 1:
         raise ConfigError(f"--cpus: {cpus} is not at least 1")
     if ram_size < MIN_RAM:

@@ -88,6 +88,7 @@ def fadt(facs_at: int, dsdt_at: int) -> bytes:
     put("<I", 112, WBINVD | PROC_C1 | NO_SLEEP_BUTTON | NO_FIXED_RTC | RESET_SUPPORTED)
     register(116, 8, RESET_CONTROL_PORT, 1)
     put("<B", 128, RESET_VALUE)
+    put("<Q", 132, facs_at)
     put("<Q", 140, dsdt_at)
     register(148, 32, PM1_EVENT_PORT, 2)
     register(172, 16, PM1_CONTROL_PORT, 2)

@@ -1,5 +1,6 @@
 """What a loader is asked for, checked once for all of them."""
 
+import os
 from collections.abc import Sequence
 
 from pyhv.boot.image import Image, Source, read_image
@@ -35,14 +36,24 @@ class Request:
 
     def all_modules(self) -> list[Module]:
         """The initrd, then the modules. Raises ConfigError."""
-        out = []
-        initrd = self.read_initrd()
-        if initrd is not None:
-            out.append(Module(initrd, encode(initrd.name, "--initrd")))
+        out = [Module(read_image(path, "--initrd"), string) for path, string in self._initrd_modules()]
         for source, string in self.modules:
             image = read_image(source, "--module")
             out.append(Module(image, encode(string, "--module") or encode(image.name, "--module")))
         return out
+
+    def _initrd_modules(self) -> list[tuple[Source, bytes]]:
+        """An option may hold several, as with QEMU: "a arguments,b arguments", where ",," is a comma."""
+        source = self.initrd
+        if source is None:
+            return []
+        if isinstance(source, bytes):
+            return [(source, b"initrd")]
+        text = os.fspath(source)
+        if os.path.exists(text) or not ("," in text or " " in text):
+            return [(text, encode(text, "--initrd"))]
+        parts = [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
+        return [(part.split(" ", 1)[0], encode(part, "--initrd")) for part in parts]
 
     def no_modules(self, protocol: str) -> None:
         """Raises ConfigError where a protocol knows no modules and some were given."""

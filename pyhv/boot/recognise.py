@@ -9,7 +9,7 @@ CONVENTIONAL = 0x9_FC00 - 0x7C00
 """What a boot sector can bring along below the extended BIOS data area."""
 
 
-def detect(image: Image) -> str:
+def recognise(image: Image) -> str:
     """One of FORMATS. Raises ConfigError, in one line, for what is none of them.
 
     A Linux setup header comes first. Then multiboot, but a 64-bit ELF file with a PVH note is PVH: `qemu -kernel` takes
