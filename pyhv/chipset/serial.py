@@ -1,10 +1,11 @@
 """The 16550A UART (PC16550D data sheet, sections 8.1 to 8.11).
 
 Transmission takes no time, so the transmitter is always empty. What the host sends waits in a queue of any length and
-enters the receiver as the guest drains it, one trigger level at a time: nothing is lost, and a handler that takes one
-byte an interrupt sees an edge for each. Input stays queued until the guest listens (it enables receive interrupts, or
-polls the line status), and what it throws away by resetting the FIFO goes back to the queue: a kernel that initialises
-the port while input is already waiting does not eat it.
+enters the receiver as the guest drains it, one trigger level at a time and not faster than a wire would bring it:
+nothing is lost, a handler that takes one byte an interrupt sees an edge for each, one that takes all there is comes to
+an end. Input stays queued until the guest listens (it enables receive interrupts, or polls the line status), and what
+it throws away by resetting the FIFO goes back to the queue: a kernel that initialises the port while input is already
+waiting does not eat it.
 """
 
 from collections import deque
@@ -33,6 +34,8 @@ CLOCK_HZ = 115_200
 """The baud rate of divisor 1 on a PC: 1.8432 MHz / 16."""
 TIMEOUT_CHARACTERS = 4
 RESET_DIVISOR = 12
+MIN_GAP_NS, MAX_GAP_NS = 100_000, 500_000
+"""Bounds of the time between two batches of input: enough for a guest to work between them, not slower than it must."""
 
 _BREAK = 0x100
 _LOOPED = 0x200
@@ -66,6 +69,7 @@ class Serial:
         self._queue: deque[int] = deque()
         self._fifo: deque[int] = deque()
         self._timer: Timer | None = None
+        self._gap: Timer | None = None
         self._clear_state()
 
     def _clear_state(self) -> None:
@@ -87,6 +91,7 @@ class Serial:
     def reset(self) -> None:
         """The master reset; host input that the guest has not read stays queued."""
         self._stop_timer()
+        self._end_gap()
         self._unread()
         self._clear_state()
         self._update()
@@ -194,6 +199,8 @@ class Serial:
         """Let host input into the receiver, up to the trigger level."""
         if not self._queue or not self._listening or self._mcr & MCR_LOOP:
             return
+        if self._gap is not None and self._ier & IER_RX:
+            return
         room = self._trigger() - len(self._fifo)
         if room <= 0:
             return
@@ -238,20 +245,22 @@ class Serial:
         else:
             self._stop_timer()
         self._update()
-        if not fifo:
-            self._feed()
+        if not fifo and self._queue:
+            self._begin_gap()
         return value
 
     def _read_lsr(self, polled: bool) -> int:
-        if self._queue and (polled or self._listening):
+        polling = not self._ier & IER_RX
+        if polling and polled and not self._listening:
             self._listening = True
-            if not self._fifo:
-                self._feed()
+            self._feed()
         value = LSR_THRE | LSR_IDLE | self._lsr_errors
         if self._fifo:
             value |= LSR_READY
             if self._fcr & FCR_ENABLE and (self._lsr_errors & LSR_BREAK or any(entry & _BREAK for entry in self._fifo)):
                 value |= LSR_FIFO_ERROR
+        elif polling:
+            self._feed()
         if self._lsr_errors:
             self._lsr_errors = 0
             self._update()
@@ -275,14 +284,31 @@ class Serial:
             self._feed()
         self._update()
 
+    def _characters_ns(self, count: int) -> int:
+        bits = 7 + (self._lcr & 3) + (self._lcr >> 2 & 1) + (self._lcr >> 3 & 1)
+        return count * bits * max(self._divisor, 1) * 1_000_000_000 // CLOCK_HZ
+
+    def _begin_gap(self) -> None:
+        """More input waits: it comes after the time that it takes on the wire, within bounds."""
+        if self._gap is None:
+            length = min(max(self._characters_ns(self._trigger()), MIN_GAP_NS), MAX_GAP_NS)
+            self._gap = self._clock.call_at(self._clock.now_ns() + length, self._gap_over)
+
+    def _gap_over(self) -> None:
+        self._gap = None
+        self._feed()
+
+    def _end_gap(self) -> None:
+        if self._gap is not None:
+            self._gap.cancel()
+            self._gap = None
+
     def _start_timer(self) -> None:
         """Arm the character timeout: 4 characters without traffic on the receive FIFO (8.4)."""
         self._stop_timer()
-        if not self._fcr & FCR_ENABLE or not self._ier & IER_RX:
-            return
-        bits = 7 + (self._lcr & 3) + (self._lcr >> 2 & 1) + (self._lcr >> 3 & 1)
-        characters_ns = TIMEOUT_CHARACTERS * bits * max(self._divisor, 1) * 1_000_000_000 // CLOCK_HZ
-        self._timer = self._clock.call_at(self._clock.now_ns() + characters_ns, self._timeout)
+        if self._fcr & FCR_ENABLE and self._ier & IER_RX:
+            deadline = self._clock.now_ns() + self._characters_ns(TIMEOUT_CHARACTERS)
+            self._timer = self._clock.call_at(deadline, self._timeout)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

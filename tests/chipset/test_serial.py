@@ -5,7 +5,7 @@ from chipset_fakes import Spaces, Wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyhv.chipset.serial import CLOCK_HZ, Serial
+from pyhv.chipset.serial import CLOCK_HZ, MAX_GAP_NS, Serial
 from pyhv.clock import ManualClock
 
 BASE = 0x3F8
@@ -146,8 +146,32 @@ def test_one_byte_an_interrupt_without_fifo(port):
         assert port.wire.edges == edges
         assert port.wire.level
         got.append(port.inp(RBR))
+        assert not port.wire.level
+        port.clock.advance(MAX_GAP_NS)
     assert got == b"abc"
     assert not port.wire.level
+
+
+def test_a_handler_that_takes_all_there_is_comes_to_an_end(port):
+    port.out(FCR, 0x81)
+    port.out(IER, 1)
+    port.uart.receive(bytes(100))
+    assert len(port.drain()) == 8
+    assert port.inp(IIR) & 1
+    port.uart.receive(bytes(4))
+    port.out(IER, 0)
+    port.out(IER, 1)
+    assert not port.wire.level
+    port.clock.advance(MAX_GAP_NS)
+    assert len(port.drain()) == 8
+
+
+def test_a_polling_drain_comes_to_an_end(port):
+    port.out(FCR, 0x81)
+    port.uart.receive(bytes(range(20)))
+    assert port.poll() == 0
+    assert port.drain() == bytes(range(1, 8))
+    assert port.drain() == bytes(range(8, 16))
 
 
 def test_one_byte_an_interrupt_with_fifo_at_trigger_1(port):
@@ -157,6 +181,7 @@ def test_one_byte_an_interrupt_with_fifo_at_trigger_1(port):
     for edges, byte in enumerate(b"abc", 1):
         assert port.wire.edges == edges
         assert port.inp(RBR) == byte
+        port.clock.advance(MAX_GAP_NS)
 
 
 @pytest.mark.parametrize(("bits", "trigger"), [(0x41, 4), (0x81, 8), (0xC1, 14)])
@@ -302,10 +327,12 @@ def test_break_is_a_line_status_with_a_zero(port):
     port.uart.receive_break()
     port.uart.receive(b"b")
     assert port.inp(RBR) == ord("a")
+    port.clock.advance(MAX_GAP_NS)
     assert port.inp(IIR) & 0x0F == 0x06
     assert port.inp(LSR) & (READY | BREAK | 0x80) == READY | BREAK | 0x80
     assert not port.inp(LSR) & (BREAK | 0x80)
     assert port.inp(RBR) == 0
+    port.clock.advance(MAX_GAP_NS)
     assert port.inp(RBR) == ord("b")
 
 
