@@ -27,14 +27,15 @@ class Channel:
 
     def __init__(self, *, gate: bool) -> None:
         self._first_gate = gate
+        self.mode = RATE
+        self._held = 0
+        self._start: int | None = None
+        self._clear(LSB, RATE, bcd=False)
         self.reset(0)
 
     def reset(self, t: int) -> None:
         """Counting 65536 in mode 2, as firmware leaves the timer (the data sheet leaves it undefined)."""
         self.gate = self._first_gate
-        self._latched_count: list[int] = []
-        self._latched_status: int | None = None
-        self._held = 0
         self.control(t, BOTH, RATE, bcd=False)
         self.write(t, 0)
         self.write(t, 0)
@@ -46,15 +47,17 @@ class Channel:
 
     def control(self, t: int, access: int, mode: int, *, bcd: bool) -> None:
         """A control word: OUT takes the mode's initial level, counting waits for a count."""
-        if hasattr(self, "mode"):
-            self._held = self.value(t)
+        self._held = self.value(t)
+        self._clear(access, mode - 4 if mode > HARDWARE_STROBE else mode, bcd=bcd)
+
+    def _clear(self, access: int, mode: int, *, bcd: bool) -> None:
         self.access = access
-        self.mode = mode - 4 if mode > HARDWARE_STROBE else mode
+        self.mode = mode
         self.bcd = bcd
         self._modulus = BCD_MODULUS if bcd else BINARY_MODULUS
         self._register: int | None = None
         self._count = self._modulus
-        self._start: int | None = None
+        self._start = None
         self._frozen: int | None = None
         self._next_count = 0
         self._switch_at: int | None = None
@@ -62,8 +65,8 @@ class Channel:
         self._loads_at: int | None = None
         self._low_byte: int | None = None
         self._reads_high = False
-        self._latched_count = []
-        self._latched_status = None
+        self._latched_count: list[int] = []
+        self._latched_status: int | None = None
 
     def write(self, t: int, byte: int) -> None:
         """A byte of the count."""
@@ -116,6 +119,8 @@ class Channel:
         elif not level:
             if self._start is not None:
                 self._frozen = self._elapsed(t)
+            if self._switch_at is not None:
+                self._loads_at = None
         elif self.periodic:
             self._begin(t)
         elif self._start is not None and self._frozen is not None:
@@ -139,18 +144,16 @@ class Channel:
     def _sync(self, t: int) -> None:
         """Take over a new count whose time has come."""
         if self._switch_at is not None and t >= self._switch_at and self._frozen is None:
-            self._start = self._switched_start()
+            self._start = self._switched_start(self._start or 0, self._switch_at)
             self._count = self._next_count
             self._switch_at = None
         if self._null and self._loads_at is not None and t >= self._loads_at:
             self._null = False
             self._loads_at = None
 
-    def _switched_start(self) -> int:
-        """Where the cycle of the new count begins: a mode 3 counter may take it over in the middle of one."""
-        assert self._switch_at is not None and self._start is not None
-        at = self._switch_at
-        if self.mode == SQUARE and (at - self._start) % self._count:
+    def _switched_start(self, start: int, at: int) -> int:
+        """Where the cycle of a count taken over `at` begins: a mode 3 counter may be in the middle of one."""
+        if self.mode == SQUARE and (at - start) % self._count:
             return at - (self._next_count + 1) // 2
         return at
 
@@ -198,13 +201,13 @@ class Channel:
             return None
         start, count = self._start, self._count
         if self.periodic:
+            if self._switch_at is not None:
+                start = self._switched_start(start, self._switch_at)
+                if t < self._switch_at == start and count > 1:
+                    return start
+                count = self._next_count
             if count == 1:
                 return None
-            if self._switch_at is not None and t < self._switch_at:
-                begin = self._switched_start()
-                return begin if begin == self._switch_at else begin + self._next_count
-            if self._switch_at is not None:
-                start, count = self._switched_start(), self._next_count
             return start + ((t - start) // count + 1) * count if t >= start else start + count
         rise = start + count + (0 if self.mode in (TERMINAL_COUNT, ONE_SHOT) else 1)
         return rise if rise > t else None

@@ -524,13 +524,13 @@ def test_any_use_keeps_the_invariants(steps):
             channel.out(t)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.integers(0, 5),
-    st.integers(2, 40),
+    st.integers(1, 40),
     st.integers(0, 60),
     st.sampled_from([None, "count", "gate"]),
-    st.integers(2, 40),
+    st.integers(1, 40),
 )
 def test_predicted_rises_are_those_of_the_output(mode, count, when, event, new_count):
     board = Board()
@@ -557,6 +557,4 @@ def test_predicted_rises_are_those_of_the_output(mode, count, when, event, new_c
         if now and not level:
             seen.append(t)
         level = now
-    if mode in (1, 5) and start not in seen:
-        predicted = [t for t in predicted if t in seen]
     assert predicted == seen
