@@ -436,13 +436,13 @@ def test_port_61_keeps_its_low_bits(board):
 class Wired:
     """The timer behind both controllers, as on the board."""
 
-    def __init__(self) -> None:
+    def __init__(self, listening: bool = True) -> None:
         self.clock = ManualClock()
         self.pic = Pic()
         self.sent = []
         self.ioapic = IoApic(deliver=self.sent.append)
         router = GsiRouter(pic=self.pic, ioapic=self.ioapic)
-        self.pit = Pit(clock=self.clock, line=router.line(0), listener=router)
+        self.pit = Pit(clock=self.clock, line=router.line(0), listener=router if listening else None)
         self.ports = port_space()
         for device in (self.pic, self.ioapic, self.pit):
             device.attach(self.ports, mmio_space())
@@ -492,6 +492,47 @@ def test_ticks_reach_the_io_apic_while_the_pic_is_masked():
     wired.ioapic.write(0x10, 4, 0x30)
     wired.clock.advance(10_000_000)
     assert len(wired.sent) == 10
+
+
+wired_steps = st.one_of(
+    st.tuples(st.just("program"), st.sampled_from([0, 2, 3, 4]), st.integers(100, 5000)),
+    st.tuples(st.just("count"), st.just(0), st.integers(100, 5000)),
+    st.tuples(st.just("imr"), st.just(0), st.sampled_from([0, 1, 0xFF])),
+    st.tuples(st.just("entry"), st.just(0), st.sampled_from([0x30, 0x1_0030, 0x8031])),
+    st.tuples(st.just("serve"), st.just(0), st.just(0)),
+    st.tuples(st.just("initialise"), st.just(0), st.just(0)),
+    st.tuples(st.just("go"), st.just(0), st.integers(0, 8_000_000)),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(wired_steps, max_size=40))
+def test_nobody_can_tell_that_unheard_edges_are_left_out(steps):
+    boards = Wired(), Wired(listening=False)
+    for kind, mode, value in [("program", 2, 1193), *steps]:
+        for wired in boards:
+            if kind == "program":
+                wired.out((0x43, 0x30 | mode << 1), (0x40, value & 0xFF), (0x40, value >> 8))
+            elif kind == "count":
+                wired.out((0x40, value & 0xFF), (0x40, value >> 8))
+            elif kind == "imr":
+                wired.out((0x21, value))
+            elif kind == "entry":
+                wired.ioapic.write(0, 4, 0x14)
+                wired.ioapic.write(0x10, 4, value)
+            elif kind == "initialise":
+                wired.out((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1))
+            elif kind == "go":
+                wired.clock.advance(value)
+            else:
+                if wired.pic.output:
+                    wired.pic.acknowledge()
+                    wired.out((0x20, 0x20))
+                wired.ioapic.eoi(0x31)
+        first, second = boards
+        assert (first.pic.master.irr, first.pic.output) == (second.pic.master.irr, second.pic.output)
+        assert first.sent == second.sent
+        assert first.ioapic.line(2).level == second.ioapic.line(2).level
 
 
 operations = st.one_of(
