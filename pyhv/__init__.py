@@ -7,7 +7,9 @@
 Everything public is named here; what it stands on is imported when it is first used.
 """
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyhv.device import Device, MmioDevice, MsrDevice, PioDevice, Platform

@@ -1,5 +1,7 @@
 """`python -m pyhv`: the command without its script."""
 
+from __future__ import annotations
+
 import sys
 
 from pyhv.cli import main

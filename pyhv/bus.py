@@ -4,13 +4,17 @@ A device handler sees offsets into its own mapping and widths that it declared; 
 two devices, the way an ISA bridge does. An address that nobody claims reads all ones, swallows writes, and is counted.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
-from typing import Protocol
 
+from pyhv._types import TYPE_CHECKING, Protocol
 from pyhv.errors import ConfigError
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 UNCLAIMED_KEYS = 1024
 """How many distinct unclaimed addresses are remembered; what comes later is counted under the key -1."""

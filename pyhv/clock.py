@@ -4,10 +4,15 @@
 real clock of KVM machines lives with the event loop (`pyhv.loop`).
 """
 
+from __future__ import annotations
+
 import heapq
-from collections.abc import Callable
 from itertools import count
-from typing import Protocol
+
+from pyhv._types import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Timer:

@@ -4,14 +4,20 @@ The record is lossless up to `limit` bytes in memory; older output is then dropp
 while sinks have had all of it. Text is UTF-8; each byte that is not becomes one U+FFFD.
 """
 
+from __future__ import annotations
+
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError, GuestError, GuestFailed, GuestPanic, PyhvError, VmmError, VmTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 DEFAULT_LIMIT = 64 << 20
 TAIL_LINES = 12
@@ -183,7 +189,7 @@ class Console:
             finally:
                 self._waiting -= 1
 
-    def _wait_for(self, search: "_Search", timeout: float | None, deadline: float | None) -> re.Match[Any]:
+    def _wait_for(self, search: _Search, timeout: float | None, deadline: float | None) -> re.Match[Any]:
         quick = True
         while True:
             ending = self._end is not None or self._panic is not None

@@ -1,6 +1,8 @@
 """What a device may ask of the machine that it is part of."""
 
-from typing import Protocol
+from __future__ import annotations
+
+from pyhv._types import Protocol
 
 
 class MachineControl(Protocol):

@@ -12,15 +12,22 @@ Pass an instance in `Machine(devices=[...])`. Calls come one at a time (the mach
 `self.platform` gives memory, clock, interrupt lines and messages. An exception ends the run as a VMM error that carries it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from __future__ import annotations
 
-from pyhv.bus import AddressSpace
-from pyhv.clock import Clock
-from pyhv.control import MachineControl
-from pyhv.irq import InterruptLine, Msi
-from pyhv.memory import GuestMemory
+from collections.abc import Callable
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import ClassVar
+
+    from pyhv.bus import AddressSpace
+    from pyhv.clock import Clock
+    from pyhv.control import MachineControl
+    from pyhv.irq import InterruptLine, Msi
+    from pyhv.memory import GuestMemory
 
 MsrRead = Callable[[int], int | None]
 MsrWrite = Callable[[int, int], bool]

@@ -19,7 +19,9 @@
     └── Divergence                 two runs that should be alike are not
 """
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyhv.result import Result
@@ -67,7 +69,7 @@ class BootError(ConfigError):
 class _WithResult(PyhvError):
     """An error about a run; `result` tells how it ended."""
 
-    def __init__(self, message: str, result: "Result | None" = None) -> None:
+    def __init__(self, message: str, result: Result | None = None) -> None:
         super().__init__(message)
         self.result = result
 

@@ -1,8 +1,12 @@
 """Interrupt lines and messages: how a device asks for attention, without knowing who listens."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @record(frozen=True)

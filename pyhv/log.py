@@ -3,10 +3,16 @@
 The command's -v sends them to structlog on stderr; a program may pass any `structlog`-like callable to `listen`.
 """
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
-Listener = Callable[..., Any]
+from pyhv._types import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Listener = Callable[..., Any]
+
 _listeners: list[Listener] = []
 
 

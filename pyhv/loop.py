@@ -4,15 +4,22 @@ Every callback runs on the loop's own thread with the machine's lock held. Nothi
 machine that needs no timer and no descriptor has no loop thread. There is no lock but the machine's.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 
-from pyhv.clock import Timer, TimerQueue
+from pyhv._types import TYPE_CHECKING
+from pyhv.clock import TimerQueue
 from pyhv.errors import VmmError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.clock import Timer
 
 BATCH = 256
 """How many timers or calls run before descriptors are looked at again: one busy source cannot starve the rest."""
@@ -32,7 +39,7 @@ _NEVER = 1 << 63
 class RealClock:
     """A Clock on the host's monotonic time. It can be stopped and set, for a machine that is paused or restored."""
 
-    def __init__(self, loop: "EventLoop") -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._origin = time.monotonic_ns()
         self._frozen: int | None = None
@@ -78,7 +85,7 @@ class EventLoop:
     """
 
     def __init__(
-        self, lock: "threading.RLock", *, on_error: Callable[[BaseException], None], name: str = "pyhv-loop"
+        self, lock: threading.RLock, *, on_error: Callable[[BaseException], None], name: str = "pyhv-loop"
     ) -> None:
         self.clock = RealClock(self)
         self._lock = lock

@@ -1,16 +1,22 @@
 """A machine's description: frozen, comparable, and (but for devices written in Python) a TOML or JSON document."""
 
-import json
-from collections.abc import Iterable, Mapping
-from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from os import fspath
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.device import Device
 from pyhv.errors import ConfigError
 from pyhv.record import default_of, field, field_names, record, replace
 from pyhv.units import format_size, parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+    from typing import Any
+
     from pyhv.result import Result
     from pyhv.vm import Vm
 
@@ -97,7 +103,7 @@ class Machine:
         put(self, "on_reset", _choice("on_reset", on_reset, ON_RESET))
         put(self, "name", _text("name", name))
 
-    def replace(self, **changes: Any) -> "Machine":
+    def replace(self, **changes: Any) -> Machine:
         """A copy with some fields changed and checked."""
         return replace(self, **changes)
 
@@ -116,7 +122,7 @@ class Machine:
         return out
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> "Machine":
+    def from_dict(cls, document: Mapping[str, Any]) -> Machine:
         """The inverse of `to_dict`. Raises ConfigError for unknown or missing fields and wrong values."""
         known = set(field_names(cls)) - {"devices"}
         for key in document:
@@ -131,7 +137,7 @@ class Machine:
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> "Machine":
+    def from_json(cls, text: str) -> Machine:
         """Read a JSON object. Raises ConfigError."""
         try:
             document = json.loads(text)
@@ -146,7 +152,7 @@ class Machine:
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.to_dict().items())
 
     @classmethod
-    def from_toml(cls, text: str) -> "Machine":
+    def from_toml(cls, text: str) -> Machine:
         """Read a TOML document. Raises ConfigError."""
         import tomllib
 
@@ -156,13 +162,13 @@ class Machine:
             raise ConfigError(f"machine: not TOML: {error}") from None
         return cls.from_dict(document)
 
-    def start(self, *, backend: str = "auto", seed: int = 0, **options: Any) -> "Vm":
+    def start(self, *, backend: str = "auto", seed: int = 0, **options: Any) -> Vm:
         """Build and start this machine; options as of `pyhv.vm.start`. Use the Vm as a context manager."""
         from pyhv.vm import start
 
         return start(self, backend=backend, seed=seed, **options)
 
-    def run(self, *, timeout: float | None = None, backend: str = "auto", seed: int = 0) -> "Result":
+    def run(self, *, timeout: float | None = None, backend: str = "auto", seed: int = 0) -> Result:
         """Run to the end and give the verdict; the same as `pyhv.run(machine, ...)`."""
         from pyhv.vm import run
 

@@ -1,10 +1,15 @@
 """How a run ended, and what is known about it."""
 
+from __future__ import annotations
+
 from enum import Enum
-from typing import Any
 
 from pyhv import errors
+from pyhv._types import TYPE_CHECKING
 from pyhv.record import field, record
+
+if TYPE_CHECKING:
+    from typing import Any
 
 EXIT_PASSED = 0
 EXIT_FAILED = 1
@@ -114,7 +119,7 @@ class Result:
         parts.append("console (tail):\n" + _indent(self.tail() or "(nothing)"))
         return "\n".join(parts)
 
-    def check(self) -> "Result":
+    def check(self) -> Result:
         """Return self if the guest passed; raise the matching typed error otherwise, with `report()` as its text."""
         if self.ok:
             return self

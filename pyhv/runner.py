@@ -4,18 +4,22 @@
 others one thread lets the vCPUs take turns.
 """
 
+from __future__ import annotations
+
 import threading
 from collections import deque
-from collections.abc import Callable
 from time import thread_time_ns
-from typing import TYPE_CHECKING, Any
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import PyhvError
 from pyhv.hv import exits as x
-from pyhv.hv.api import Vcpu
 from pyhv.result import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyhv.hv.api import Vcpu
     from pyhv.vm import Vm
 
 RECENT_EXITS = 12
@@ -24,7 +28,7 @@ RECENT_EXITS = 12
 class VcpuLoop:
     """One vCPU, its exit counts and its recent exits. Its methods belong to the thread that runs the vCPU."""
 
-    def __init__(self, vm: "Vm", vcpu: Vcpu) -> None:
+    def __init__(self, vm: Vm, vcpu: Vcpu) -> None:
         self.vm = vm
         self.vcpu = vcpu
         self.counts: dict[type[Any], int] = {}

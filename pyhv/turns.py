@@ -1,9 +1,11 @@
 """Backends without threads: one thread in which the vCPUs take turns, each for a quantum of the backend's choosing."""
 
+from __future__ import annotations
+
 import threading
 from time import thread_time_ns
-from typing import TYPE_CHECKING
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import PyhvError
 from pyhv.hv import exits as x
 
@@ -11,14 +13,14 @@ if TYPE_CHECKING:
     from pyhv.vm import Vm
 
 
-def start_turns(vm: "Vm") -> list[threading.Thread]:
+def start_turns(vm: Vm) -> list[threading.Thread]:
     """Start the one thread."""
     thread = threading.Thread(target=_guarded, args=(vm,), name=f"{vm.machine.name or 'pyhv'}-turns", daemon=True)
     thread.start()
     return [thread]
 
 
-def _guarded(vm: "Vm") -> None:
+def _guarded(vm: Vm) -> None:
     try:
         _take_turns(vm)
     except PyhvError as error:
@@ -30,7 +32,7 @@ def _guarded(vm: "Vm") -> None:
     vm.loops[0].cpu_ns += thread_time_ns()
 
 
-def _take_turns(vm: "Vm") -> None:
+def _take_turns(vm: Vm) -> None:
     loops, running = vm.loops, vm.running
     while running():
         vm.kicked.clear()

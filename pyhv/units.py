@@ -1,5 +1,7 @@
 """Sizes and durations as people write them."""
 
+from __future__ import annotations
+
 import re
 
 from pyhv.errors import ConfigError

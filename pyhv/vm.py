@@ -1,24 +1,31 @@
 """One running machine: what builds it, runs its vCPUs, ends it and reaps it."""
 
+from __future__ import annotations
+
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import IO, Any
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.pc import Pc
 from pyhv.console import Console
-from pyhv.device import MsrRead, MsrWrite
-from pyhv.errors import ConfigError, GuestError, GuestFailed, GuestPanic, PyhvError, TripleFault, VmmError, VmTimeout
-from pyhv.hv import exits as x
+from pyhv.errors import ConfigError, GuestFailed, GuestPanic, PyhvError, TripleFault, VmmError, VmTimeout
 from pyhv.hv.api import VmConfig
 from pyhv.hv.select import Selection, select
 from pyhv.loop import EventLoop
-from pyhv.machine import Machine
 from pyhv.memory import MemoryBacking, ram_ranges
 from pyhv.result import Outcome, Result
 from pyhv.runner import VcpuLoop, start_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+    from typing import IO, Any
+
+    from pyhv.device import MsrRead, MsrWrite
+    from pyhv.errors import GuestError
+    from pyhv.hv import exits as x
+    from pyhv.machine import Machine
 
 STOP_TIMEOUT = 10.0
 """Seconds that a vCPU thread may take to leave the guest after a kick before that is reported as a VMM failure."""
@@ -105,7 +112,7 @@ class Vm:
 
     # Running
 
-    def start(self) -> "Vm":
+    def start(self) -> Vm:
         """Let the vCPUs run; returns self."""
         if self._started or self._closed:
             raise ConfigError("vm: it was started already")
@@ -383,7 +390,7 @@ class Vm:
                 vcpu.close()
             self.handle.close()
 
-    def __enter__(self) -> "Vm":
+    def __enter__(self) -> Vm:
         return self
 
     def __exit__(

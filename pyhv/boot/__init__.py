@@ -5,12 +5,14 @@
 Only the loader that is used is imported.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import BootError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyhv.boot.image import Source
     from pyhv.boot.state import BootState
     from pyhv.machine import Machine
@@ -21,7 +23,7 @@ MIN_RAM = 1 << 20
 FLAT_ADDRESS = 0x7C00
 
 
-def detect(kernel: "Source") -> str:
+def detect(kernel: Source) -> str:
     """The format of an image (path or bytes), one of FORMATS but "auto". Raises ConfigError for what is none."""
     from pyhv.boot.image import read_image
     from pyhv.boot.recognise import recognise
@@ -30,21 +32,21 @@ def detect(kernel: "Source") -> str:
 
 
 def load(
-    memory: "GuestMemory",
-    kernel: "Source",
+    memory: GuestMemory,
+    kernel: Source,
     *,
     cpus: int,
     ram_size: int,
     format: str = "auto",
-    initrd: "Source | None" = None,
+    initrd: Source | None = None,
     cmdline: str | bytes = "",
-    modules: "Sequence[tuple[Source, str | bytes]]" = (),
+    modules: Sequence[tuple[Source, str | bytes]] = (),
     load_address: int = FLAT_ADDRESS,
     entry: int | None = None,
     aml: bytes = b"",
     unpack: bool = False,
     zeroed: bool = True,
-) -> "BootState":
+) -> BootState:
     """Put an image and what it expects from firmware into guest memory; gives the boot processor's first state.
 
     - `kernel`, `initrd`: a path, or the bytes themselves; `format` is one of FORMATS.
@@ -97,8 +99,8 @@ def load(
 
 
 def load_machine(
-    machine: "Machine", memory: "GuestMemory", *, aml: bytes = b"", unpack: bool = False, zeroed: bool = True
-) -> "BootState":
+    machine: Machine, memory: GuestMemory, *, aml: bytes = b"", unpack: bool = False, zeroed: bool = True
+) -> BootState:
     """`load` for a machine's description; a module is "path" or "path arguments", all of which the guest is told."""
     return load(
         memory,

@@ -1,8 +1,10 @@
 """ACPI tables (ACPI specification 6.0, chapter 5), for an always-enabled ACPI without SMM."""
 
-import struct
-from typing import Final
+from __future__ import annotations
 
+import struct
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot.dsdt import dsdt_body
 from pyhv.chipset.layout import (
     IOAPIC_BASE,
@@ -13,6 +15,9 @@ from pyhv.chipset.layout import (
     RESET_CONTROL_PORT,
     SCI_IRQ,
 )
+
+if TYPE_CHECKING:
+    from typing import Final
 
 OEM: Final = b"PYHV  "
 OEM_TABLE: Final = b"PYHVMACH"

@@ -5,6 +5,8 @@ Every function gives the bytes of one term or descriptor; terms nest by being pa
     device("COM1", name("_HID", eisa_id("PNP0501")), name("_CRS", resources(io(0x3F8, 8), irq(4))))
 """
 
+from __future__ import annotations
+
 import struct
 
 ROOT = "\\"

@@ -3,11 +3,16 @@
 There is no BIOS: interrupts answer "not supported" or just return, so that a stray INT in a guest does no harm.
 """
 
-import struct
-from typing import Final
+from __future__ import annotations
 
+import struct
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import COM1, EBDA_BASE
 from pyhv.x86.registers import DescriptorTable
+
+if TYPE_CHECKING:
+    from typing import Final
 
 CONVENTIONAL_KIB: Final = EBDA_BASE >> 10
 EQUIPMENT: Final = 0x0202

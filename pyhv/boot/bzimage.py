@@ -1,13 +1,19 @@
 """bzImage kernels, by the 64-bit boot protocol, or the 32-bit one where there is no 64-bit entry (boot.rst)."""
 
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot.linux import Kernel, finish
 from pyhv.boot.placer import Placer
-from pyhv.boot.request import Request
 from pyhv.boot.segments import Piece, place
-from pyhv.boot.setup_header import HIGH_ADDRESS, SetupHeader, read_setup_header
-from pyhv.boot.state import BootState
+from pyhv.boot.setup_header import HIGH_ADDRESS, read_setup_header
 from pyhv.errors import BootError
 from pyhv.record import replace
+
+if TYPE_CHECKING:
+    from pyhv.boot.request import Request
+    from pyhv.boot.setup_header import SetupHeader
+    from pyhv.boot.state import BootState
 
 ENTRY_64 = 0x200
 

@@ -1,5 +1,7 @@
 """The DSDT: soft-off and the devices that no bus enumerates."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 
 from pyhv.boot import aml

@@ -1,5 +1,7 @@
 """The memory map that the firmware reports (ACPI specification, 15: system address map interfaces)."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 
 from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE, KVM_IDENTITY_MAP

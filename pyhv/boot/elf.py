@@ -1,11 +1,17 @@
 """ELF executables for x86, as a boot loader reads them (System V ABI, ELF and its i386 and AMD64 supplements)."""
 
-import struct
-from collections.abc import Iterator
+from __future__ import annotations
 
-from pyhv.boot.image import Image
+import struct
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import BootError
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyhv.boot.image import Image
 
 MAGIC = b"\x7fELF"
 EM_386, EM_X86_64 = 3, 62

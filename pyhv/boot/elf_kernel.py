@@ -4,17 +4,22 @@ A 64-bit file starts in 64-bit mode with 4 GiB mapped one to one, RSI = zero pag
 ESI = zero page. Any other kernel finds a sane processor, and may use or ignore the zero page.
 """
 
+from __future__ import annotations
+
 import struct
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot import elf
 from pyhv.boot.linux import Kernel, finish
 from pyhv.boot.placer import Placer
-from pyhv.boot.request import Request
 from pyhv.boot.segments import pieces_of, place
-from pyhv.boot.setup_header import SetupHeader
-from pyhv.boot.state import BootState
 from pyhv.boot.zero_page import HEADER_START, LOADED_HIGH
 from pyhv.errors import BootError
+
+if TYPE_CHECKING:
+    from pyhv.boot.request import Request
+    from pyhv.boot.setup_header import SetupHeader
+    from pyhv.boot.state import BootState
 
 PROTOCOL = 0x020F
 CMDLINE_SIZE = 2047

@@ -4,13 +4,18 @@ The tables lie right below the fixed part of the BIOS segment, so that a small m
 floating pointer is in the EBDA, where it is found first.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot import acpi, bios, mptable
 from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE
 from pyhv.errors import ConfigError
-from pyhv.memory import GuestMemory
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from pyhv.memory import GuestMemory
 
 EBDA_KIB = 1
 

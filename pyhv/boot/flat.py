@@ -1,10 +1,15 @@
 """Flat images: bytes at an address, entered in real mode, like a boot sector."""
 
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot import modes
-from pyhv.boot.request import Request
 from pyhv.boot.segments import Piece, place
 from pyhv.boot.state import BootState
 from pyhv.errors import BootError, ConfigError
+
+if TYPE_CHECKING:
+    from pyhv.boot.request import Request
 
 BOOT_DRIVE = 0x80
 """What a BIOS leaves in DL for its first hard disk."""

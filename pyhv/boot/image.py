@@ -1,5 +1,7 @@
 """A file that is to be booted: read once, named in every message."""
 
+from __future__ import annotations
+
 import mmap
 import os
 import stat

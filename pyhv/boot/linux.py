@@ -1,13 +1,18 @@
 """Linux's own boot protocol: what a bzImage and a bare vmlinux have in common."""
 
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot import bios, modes, zero_page
 from pyhv.boot.e820 import low_memory_end, memory_map
-from pyhv.boot.placer import Placer
-from pyhv.boot.request import Request
 from pyhv.boot.state import BootState
 from pyhv.errors import ConfigError
 from pyhv.memory.layout import MMIO_GAP_END
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from pyhv.boot.placer import Placer
+    from pyhv.boot.request import Request
 
 
 @record(frozen=True)

@@ -3,9 +3,15 @@
 The system's liblz4 does the work where there is one; the decoder here gives the same bytes, more slowly.
 """
 
+from __future__ import annotations
+
 import ctypes
-from collections.abc import Callable
 from functools import lru_cache
+
+from pyhv._types import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEGACY_MAGIC = b"\x02\x21\x4c\x18"
 BLOCK_SIZE = 8 << 20

@@ -1,5 +1,7 @@
 """The processor's state at the entry points that the boot protocols know."""
 
+from __future__ import annotations
+
 from pyhv.x86.registers import DescriptorTable, GeneralRegisters, Segment, SystemRegisters
 
 REAL_CR0 = 0x10

@@ -1,10 +1,15 @@
 """Modules in guest memory: page-aligned, behind the boot information."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from pyhv.boot.placer import Placer
-from pyhv.boot.request import Module
-from pyhv.memory import GuestMemory
+from pyhv._types import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyhv.boot.placer import Placer
+    from pyhv.boot.request import Module
+    from pyhv.memory import GuestMemory
 
 
 def load_modules(memory: GuestMemory, placer: Placer, modules: Sequence[Module], start: int) -> list[tuple[int, int]]:

@@ -1,10 +1,15 @@
 """The MP table (Intel MultiProcessor Specification 1.4, chapter 4), for kernels older than ACPI."""
 
-import struct
-from typing import Final
+from __future__ import annotations
 
+import struct
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot.acpi import LEVEL_HIGH, checksummed
 from pyhv.chipset.layout import IOAPIC_BASE, LAPIC_BASE, SCI_IRQ
+
+if TYPE_CHECKING:
+    from typing import Final
 
 SPECIFICATION: Final = 4
 """Version 1.4."""

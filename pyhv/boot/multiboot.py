@@ -1,18 +1,24 @@
 """Multiboot 1 (specification 0.6.96): 32-bit kernels, as GRUB and `qemu -kernel` load them."""
 
+from __future__ import annotations
+
 import struct
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot import bios, elf, modes
 from pyhv.boot.e820 import memory_map
-from pyhv.boot.image import Buffer, Image
 from pyhv.boot.modules import load_modules
 from pyhv.boot.multiboot_info import ElfSymbols, InfoBlock
 from pyhv.boot.placer import Placer
-from pyhv.boot.request import Request, encode
+from pyhv.boot.request import encode
 from pyhv.boot.segments import Piece, pieces_of, place
 from pyhv.boot.state import BootState
 from pyhv.errors import BootError
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from pyhv.boot.image import Buffer, Image
+    from pyhv.boot.request import Request
 
 HEADER_MAGIC = 0x1BADB002
 BOOT_MAGIC = 0x2BADB002

@@ -1,15 +1,22 @@
 """The multiboot information structure and all that it points to, as one block of bytes (specification, 3.3)."""
 
-import struct
-from collections.abc import Sequence
+from __future__ import annotations
 
+import struct
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot import sections
-from pyhv.boot.e820 import MIB, MapEntry, low_memory_end
-from pyhv.boot.elf import Header
-from pyhv.boot.image import Image
+from pyhv.boot.e820 import MIB, low_memory_end
 from pyhv.boot.placer import align_up
-from pyhv.boot.request import Module
 from pyhv.chipset.layout import EBDA_BASE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyhv.boot.e820 import MapEntry
+    from pyhv.boot.elf import Header
+    from pyhv.boot.image import Image
+    from pyhv.boot.request import Module
 
 MEMORY, COMMAND_LINE, MODULES, ELF_SECTIONS, MAP, LOADER_NAME = 1 << 0, 1 << 2, 1 << 3, 1 << 5, 1 << 6, 1 << 9
 INFO = struct.Struct("<13I12xI48x")

@@ -1,13 +1,19 @@
 """The kernel inside a bzImage, unpacked on the host: it can then be entered without running its own unpacker."""
 
-import importlib
-from collections.abc import Callable
-from typing import Protocol
+from __future__ import annotations
 
+import importlib
+
+from pyhv._types import TYPE_CHECKING, Protocol
 from pyhv.boot.elf import MAGIC as ELF_MAGIC
-from pyhv.boot.image import Image
-from pyhv.boot.setup_header import SetupHeader, read_setup_header
+from pyhv.boot.setup_header import read_setup_header
 from pyhv.errors import BootError, CapabilityMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.boot.image import Image
+    from pyhv.boot.setup_header import SetupHeader
 
 LIMIT = 1 << 30
 """A kernel that unpacks to more is refused."""

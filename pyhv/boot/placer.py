@@ -1,5 +1,7 @@
 """Where a loader puts things: free ranges of RAM, clear of the image and of each other."""
 
+from __future__ import annotations
+
 from pyhv.boot.e820 import MIB, low_memory_end
 from pyhv.errors import BootError
 

@@ -1,17 +1,23 @@
 """PVH: ELF kernels with a Xen note, entered in 32-bit mode (Xen: docs/misc/pvh.pandoc, hvm/start_info.h)."""
 
-import struct
-from collections.abc import Sequence
+from __future__ import annotations
 
+import struct
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot import bios, elf, modes
 from pyhv.boot.e820 import memory_map
-from pyhv.boot.image import Image
 from pyhv.boot.modules import load_modules
 from pyhv.boot.placer import Placer
-from pyhv.boot.request import Module, Request
 from pyhv.boot.segments import pieces_of, place
 from pyhv.boot.state import BootState
 from pyhv.errors import BootError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyhv.boot.image import Image
+    from pyhv.boot.request import Module, Request
 
 PHYS32_ENTRY = 18
 """XEN_ELFNOTE_PHYS32_ENTRY."""

@@ -1,7 +1,12 @@
 """What an image is, by its magic numbers, in the order in which `qemu -kernel` looks."""
 
-from pyhv.boot.image import Image
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyhv.boot.image import Image
 
 FORMATS = ("flat", "multiboot", "pvh", "bzimage", "elf")
 SECTOR = 512

@@ -1,12 +1,19 @@
 """What a loader is asked for, checked once for all of them."""
 
-import os
-from collections.abc import Sequence
+from __future__ import annotations
 
-from pyhv.boot.image import Image, Source, read_image
+import os
+
+from pyhv._types import TYPE_CHECKING
+from pyhv.boot.image import read_image
 from pyhv.errors import ConfigError
-from pyhv.memory import GuestMemory
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyhv.boot.image import Image, Source
+    from pyhv.memory import GuestMemory
 
 
 @record(frozen=True)

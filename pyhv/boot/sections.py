@@ -1,10 +1,15 @@
 """ELF section headers, as far as symbols need them. Damaged ones are left out: no error, as no code depends on them."""
 
+from __future__ import annotations
+
 import struct
 
-from pyhv.boot.elf import Header
-from pyhv.boot.image import Image
+from pyhv._types import TYPE_CHECKING
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from pyhv.boot.elf import Header
+    from pyhv.boot.image import Image
 
 SHT_SYMTAB, SHT_STRTAB = 2, 3
 SHF_ALLOC = 2

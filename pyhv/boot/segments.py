@@ -1,12 +1,18 @@
 """Copying an image's segments into guest memory, each checked against the memory that there is."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from pyhv.boot.elf import PT_LOAD, ProgramHeader
-from pyhv.boot.image import Image
+from pyhv._types import TYPE_CHECKING
+from pyhv.boot.elf import PT_LOAD
 from pyhv.errors import BootError
-from pyhv.memory import GuestMemory
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyhv.boot.elf import ProgramHeader
+    from pyhv.boot.image import Image
+    from pyhv.memory import GuestMemory
 
 LOW = 1 << 20
 CHUNK = bytes(64 << 10)

@@ -1,11 +1,16 @@
 """The setup header of a bzImage (Documentation/arch/x86/boot.rst), read and doubted."""
 
+from __future__ import annotations
+
 import struct
 
-from pyhv.boot.image import Image
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot.zero_page import HEADER_LIMIT, HEADER_START, LOADED_HIGH
 from pyhv.errors import BootError
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from pyhv.boot.image import Image
 
 SECTOR = 512
 MINIMUM_VERSION = 0x0202

@@ -1,7 +1,12 @@
 """What a loader leaves behind: the registers that the boot processor starts with, and what it put where."""
 
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.record import field, record
-from pyhv.x86.registers import GeneralRegisters, SystemRegisters
+
+if TYPE_CHECKING:
+    from pyhv.x86.registers import GeneralRegisters, SystemRegisters
 
 
 @record

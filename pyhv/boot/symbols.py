@@ -1,11 +1,17 @@
 """Names for addresses, from an ELF file's symbol table; read when the first name is asked for."""
 
+from __future__ import annotations
+
 import struct
 from bisect import bisect_right
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.boot import elf, sections
-from pyhv.boot.image import Image, Source, read_image
+from pyhv.boot.image import read_image
 from pyhv.errors import BootError
+
+if TYPE_CHECKING:
+    from pyhv.boot.image import Image, Source
 
 NO_TYPE, OBJECT, FUNCTION = 0, 1, 2
 UNDEFINED, ABSOLUTE = 0, 0xFFF1
@@ -23,7 +29,7 @@ class SymbolTable:
         self._names: dict[str, int] = {}
 
     @classmethod
-    def open(cls, source: Source) -> "SymbolTable":
+    def open(cls, source: Source) -> SymbolTable:
         """The symbols of a file. Raises ConfigError when it cannot be read."""
         return cls(read_image(source))
 

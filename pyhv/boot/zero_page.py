@@ -1,12 +1,19 @@
 """Linux's boot parameters: the "zero page" (Documentation/arch/x86/zero-page.rst, struct boot_params)."""
 
+from __future__ import annotations
+
 import struct
-from collections.abc import Sequence
 from functools import lru_cache
 
-from pyhv.boot.e820 import MIB, MapEntry, low_memory_end
+from pyhv._types import TYPE_CHECKING
+from pyhv.boot.e820 import MIB, low_memory_end
 from pyhv.boot.placer import PAGE, align_up
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyhv.boot.e820 import MapEntry
 
 HEADER_START = 0x1F1
 HEADER_LIMIT = 0x290

@@ -4,11 +4,17 @@ Source: ACPI 6.5, 4.8.3. The system is always in ACPI mode: SCI_EN reads one and
 has 24 bits. The FADT says so: SMI_CMD 0, TMR_VAL_EXT 0, PWR_BUTTON 0, SLP_BUTTON 1, FIX_RTC 1, no GPE blocks.
 """
 
-from pyhv.bus import AddressSpace, IoFunctions
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
+from pyhv.bus import IoFunctions
 from pyhv.chipset.layout import PM1_CONTROL_PORT, PM1_EVENT_PORT, PM_TIMER_HZ, PM_TIMER_PORT, S5_SLEEP_TYPE
-from pyhv.clock import Clock, Timer
-from pyhv.control import MachineControl
-from pyhv.irq import InterruptLine
+
+if TYPE_CHECKING:
+    from pyhv.bus import AddressSpace
+    from pyhv.clock import Clock, Timer
+    from pyhv.control import MachineControl
+    from pyhv.irq import InterruptLine
 
 NS = 1_000_000_000
 

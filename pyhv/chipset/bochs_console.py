@@ -1,9 +1,14 @@
 """The Bochs debug console: bytes written to port 0xe9 are printed; reading gives 0xe9, by which a kernel finds it."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from pyhv.bus import AddressSpace
+from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import BOCHS_CONSOLE_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.bus import AddressSpace
 
 _BYTES = tuple(bytes((value,)) for value in range(256))
 

@@ -3,10 +3,15 @@
 QEMU exits with (value << 1) | 1; pyhv reports the value itself, and 0 is a pass.
 """
 
-from pyhv.bus import AddressSpace
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import DEBUG_EXIT_PORT, DEBUG_EXIT_SIZE
-from pyhv.control import MachineControl
 from pyhv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyhv.bus import AddressSpace
+    from pyhv.control import MachineControl
 
 
 class DebugExit:

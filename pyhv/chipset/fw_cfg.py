@@ -4,14 +4,21 @@ By ports: a 16-bit selector at 0x510, a data byte at 0x511. By DMA: the big-endi
 0x514.
 """
 
-import struct
-from collections.abc import Callable, Iterable
+from __future__ import annotations
 
-from pyhv.bus import AddressSpace, IoFunctions
+import struct
+
+from pyhv._types import TYPE_CHECKING
+from pyhv.bus import IoFunctions
 from pyhv.chipset.layout import FW_CFG_DMA_PORT, FW_CFG_PORT
 from pyhv.errors import ConfigError, GuestMemoryError
-from pyhv.memory.guest import GuestMemory
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pyhv.bus import AddressSpace
+    from pyhv.memory.guest import GuestMemory
 
 SIGNATURE, ID, UUID, RAM_SIZE, NOGRAPHIC, NB_CPUS = 0, 1, 2, 3, 4, 5
 KERNEL_ADDRESS, KERNEL_SIZE, KERNEL_DATA, KERNEL_ENTRY = 0x07, 0x08, 0x11, 0x10

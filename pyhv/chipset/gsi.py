@@ -5,13 +5,20 @@ source override that PC firmware reports (ACPI 6.5, 5.2.12.5). Numbers 16 to 23 
 pair's own output is not wired to the I/O APIC.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from pyhv.chipset.ioapic import MASKED, IoApic
+from pyhv._types import TYPE_CHECKING
+from pyhv.chipset.ioapic import MASKED
 from pyhv.chipset.layout import IOAPIC_PINS
-from pyhv.chipset.pic import Pic
 from pyhv.errors import ConfigError
-from pyhv.irq import InterruptLine, SharedLine
+from pyhv.irq import SharedLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.chipset.ioapic import IoApic
+    from pyhv.chipset.pic import Pic
+    from pyhv.irq import InterruptLine
 
 ISA_IRQS = 16
 TIMER_IRQ, TIMER_GSI = 0, 2

@@ -6,12 +6,18 @@ keyboard or the controller, IRQ 12 while it holds one from the mouse, where the 
 it is as firmware leaves it: tested, translating, keyboard on, mouse off.
 """
 
+from __future__ import annotations
+
 from collections import deque
 
-from pyhv.bus import AddressSpace, IoFunctions
+from pyhv._types import TYPE_CHECKING
+from pyhv.bus import IoFunctions
 from pyhv.chipset.layout import I8042_COMMAND, I8042_DATA
-from pyhv.control import MachineControl
-from pyhv.irq import InterruptLine
+
+if TYPE_CHECKING:
+    from pyhv.bus import AddressSpace
+    from pyhv.control import MachineControl
+    from pyhv.irq import InterruptLine
 
 STATUS_FULL, STATUS_SYSTEM, STATUS_COMMAND, STATUS_UNLOCKED, STATUS_AUX = 0x01, 0x04, 0x08, 0x10, 0x20
 MODE_KEYBOARD_IRQ, MODE_AUX_IRQ, MODE_SYSTEM, MODE_KEYBOARD_OFF, MODE_AUX_OFF, MODE_TRANSLATE = (
@@ -307,6 +313,6 @@ class I8042:
         self._aux_irq.set(self._full and self._from_aux and bool(mode & MODE_AUX_IRQ))
 
 
-def _enqueue(queue: deque[int], data: "bytes | tuple[int, ...]") -> None:
+def _enqueue(queue: deque[int], data: bytes | tuple[int, ...]) -> None:
     if len(queue) + len(data) <= QUEUE_LIMIT:
         queue.extend(data)

@@ -6,12 +6,17 @@ at once, so the delivery status bit always reads idle. An input's level means "a
 inverts nothing, as the board and its tables agree about each wire's polarity.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from pyhv.bus import AddressSpace
+from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import IOAPIC_BASE, IOAPIC_PINS, LAPIC_BASE
 from pyhv.errors import ConfigError
 from pyhv.irq import InterruptLine, Msi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.bus import AddressSpace
 
 VERSION = 0x20
 WINDOW = 0x1000

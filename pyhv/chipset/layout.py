@@ -3,6 +3,8 @@
 They are those of QEMU's q35 and of PC hardware where software expects them by convention.
 """
 
+from __future__ import annotations
+
 COM1, COM2, COM3, COM4 = 0x3F8, 0x2F8, 0x3E8, 0x2E8
 COM_IRQS = {COM1: 4, COM2: 3, COM3: 4, COM4: 3}
 

@@ -1,9 +1,9 @@
 """The PC that a Machine describes: its address spaces, its chipset, and how its interrupt wires run."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from __future__ import annotations
 
-from pyhv.bus import AddressSpace, mmio_space, port_space
+from pyhv._types import TYPE_CHECKING, Protocol
+from pyhv.bus import mmio_space, port_space
 from pyhv.chipset import layout
 from pyhv.chipset.acpi_pm import AcpiPm
 from pyhv.chipset.bochs_console import BochsConsole
@@ -20,13 +20,20 @@ from pyhv.chipset.reset_control import ResetControl
 from pyhv.chipset.rtc import Rtc
 from pyhv.chipset.serial import Serial
 from pyhv.chipset.testdev import TestDevice
-from pyhv.clock import Clock
-from pyhv.control import MachineControl
-from pyhv.device import MsrRead, MsrWrite, Platform
-from pyhv.hv.api import VmHandle
-from pyhv.irq import InterruptLine, SharedLine
-from pyhv.machine import Machine
-from pyhv.memory import GuestMemory
+from pyhv.device import Platform
+from pyhv.irq import SharedLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyhv.bus import AddressSpace
+    from pyhv.clock import Clock
+    from pyhv.control import MachineControl
+    from pyhv.device import MsrRead, MsrWrite
+    from pyhv.hv.api import VmHandle
+    from pyhv.irq import InterruptLine
+    from pyhv.machine import Machine
+    from pyhv.memory import GuestMemory
 
 MAX_REPORTED = 32
 """Unclaimed addresses that a Result lists, the most used first."""

@@ -6,13 +6,20 @@ input. Two things follow the virtual machines that software meets rather than th
 after its input fell again (devices may pulse), and reset leaves the pair as PC firmware does.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from enum import Enum, auto
 
-from pyhv.bus import AddressSpace, IoFunctions
+from pyhv._types import TYPE_CHECKING
+from pyhv.bus import IoFunctions
 from pyhv.chipset.layout import PIC_ELCR, PIC_MASTER, PIC_SLAVE
 from pyhv.errors import ConfigError
 from pyhv.irq import InterruptLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.bus import AddressSpace
 
 CASCADE = 2
 """The master's input that the slave's output drives."""

@@ -6,15 +6,19 @@ triggered inputs cannot tell. After reset channel 0 counts as firmware leaves it
 listens.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from __future__ import annotations
 
-from pyhv.bus import AddressSpace
+from pyhv._types import TYPE_CHECKING, Protocol
 from pyhv.chipset.layout import PIT_BASE, PIT_HZ, PORT_61
 from pyhv.chipset.pit_channel import Channel
 from pyhv.chipset.port61 import Port61
-from pyhv.clock import Clock, Timer
-from pyhv.irq import InterruptLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.bus import AddressSpace
+    from pyhv.clock import Clock, Timer
+    from pyhv.irq import InterruptLine
 
 NS = 1_000_000_000
 CONTROL = 3

@@ -4,6 +4,8 @@ Source: Intel 82C54 data sheet (231244): control word, read-back, modes 0 to 5. 
 the machine's start; `t` is always the current tick and never goes back.
 """
 
+from __future__ import annotations
+
 BINARY_MODULUS = 0x1_0000
 BCD_MODULUS = 10_000
 

@@ -3,9 +3,14 @@
 Source: Intel 82371AB (PIIX4) data sheet, NMI status and control register.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from pyhv.chipset.pit_channel import Channel
+from pyhv._types import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.chipset.pit_channel import Channel
 
 GATE2 = 0x01
 REFRESH = 0x10

@@ -1,6 +1,11 @@
 """Ports that kernels write for their side effect of taking time: 0x80 (power-on self test codes) and 0xed."""
 
-from pyhv.bus import AddressSpace
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyhv.bus import AddressSpace
 
 POST_PORT, DELAY_PORT = 0x80, 0xED
 

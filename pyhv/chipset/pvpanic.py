@@ -3,11 +3,16 @@
 A crash-loaded event is the kernel's promise to handle its panic itself (kdump); it does not end the machine.
 """
 
+from __future__ import annotations
+
 import logging
 
-from pyhv.bus import AddressSpace
+from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import PVPANIC_PORT
-from pyhv.control import MachineControl
+
+if TYPE_CHECKING:
+    from pyhv.bus import AddressSpace
+    from pyhv.control import MachineControl
 
 PANICKED, CRASH_LOADED, SHUTDOWN = 1, 2, 4
 EVENTS = PANICKED | CRASH_LOADED | SHUTDOWN

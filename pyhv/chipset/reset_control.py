@@ -3,9 +3,15 @@
 The address line A20 is never masked here: its bit is kept for software that reads it back.
 """
 
-from pyhv.bus import AddressSpace, IoFunctions
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
+from pyhv.bus import IoFunctions
 from pyhv.chipset.layout import PORT_92, RESET_CONTROL_PORT
-from pyhv.control import MachineControl
+
+if TYPE_CHECKING:
+    from pyhv.bus import AddressSpace
+    from pyhv.control import MachineControl
 
 SYSTEM_RESET, RESET_CPU, FULL_RESET = 2, 4, 8
 FAST_RESET, A20 = 1, 2

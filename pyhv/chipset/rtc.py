@@ -5,7 +5,9 @@ mask). Time and flags are computed from the clock when they are looked at; a tim
 is to come.
 """
 
-from pyhv.bus import AddressSpace
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import RTC_BASE
 from pyhv.chipset.rtc_time import (
     ANY,
@@ -26,9 +28,12 @@ from pyhv.chipset.rtc_time import (
     next_alarm,
     weekday,
 )
-from pyhv.clock import Clock, Timer
-from pyhv.irq import InterruptLine
 from pyhv.memory.layout import MMIO_GAP_END, ram_ranges
+
+if TYPE_CHECKING:
+    from pyhv.bus import AddressSpace
+    from pyhv.clock import Clock, Timer
+    from pyhv.irq import InterruptLine
 
 NS = 1_000_000_000
 OSCILLATOR_HZ = 32_768

@@ -4,6 +4,8 @@ Source: Motorola MC146818A data sheet, "time, calendar and alarm locations". Reg
 carried over as arithmetic does (the 31st of February is the 3rd of March), never refused.
 """
 
+from __future__ import annotations
+
 from pyhv.record import record
 
 SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR = range(10)

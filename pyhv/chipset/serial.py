@@ -8,13 +8,19 @@ it throws away by resetting the FIFO goes back to the queue: a kernel that initi
 waiting does not eat it.
 """
 
-from collections import deque
-from collections.abc import Callable
+from __future__ import annotations
 
-from pyhv.bus import AddressSpace
+from collections import deque
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import COM1
-from pyhv.clock import Clock, Timer
-from pyhv.irq import InterruptLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.bus import AddressSpace
+    from pyhv.clock import Clock, Timer
+    from pyhv.irq import InterruptLine
 
 RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR = range(8)
 

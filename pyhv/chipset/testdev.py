@@ -9,9 +9,10 @@
 0xff000000       64 KiB of scratch MMIO
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from pyhv.bus import AddressSpace, IoFunctions
+from pyhv._types import TYPE_CHECKING
+from pyhv.bus import IoFunctions
 from pyhv.chipset.layout import (
     IOAPIC_PINS,
     TESTDEV_FLUSH_PORT,
@@ -21,7 +22,13 @@ from pyhv.chipset.layout import (
     TESTDEV_MMIO_SIZE,
     TESTDEV_MSI_PORT,
 )
-from pyhv.irq import InterruptLine, Msi
+from pyhv.irq import Msi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyhv.bus import AddressSpace
+    from pyhv.irq import InterruptLine
 
 BYTE_LATCH_PORT = 0xE8
 

@@ -4,8 +4,14 @@ Exit status: 0 the guest passed, 1 it failed, 3 panic or triple fault, 124 timeo
 130 interrupted from the keyboard.
 """
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Sequence
+
+from pyhv._types import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EXIT_USAGE = 125
 EXIT_INTERRUPTED = 130

@@ -1,11 +1,16 @@
 """The command line: options, and messages that name the option, what it got and what it takes."""
 
-import argparse
-from collections.abc import Sequence
-from typing import NoReturn
+from __future__ import annotations
 
+import argparse
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.hv.select import BACKENDS, REQUIREMENTS
 from pyhv.machine import FORMATS, HUGEPAGES, IRQCHIPS, ON_RESET
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 
 class UsageError(Exception):
@@ -50,7 +55,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run = commands.add_parser(
         "run",
         help="boot a kernel and give its verdict",
@@ -90,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
     return command(options)
 
 
-def _add_doctor(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
     doctor = commands.add_parser("doctor", help="what this host offers, why not, and the fix", allow_abbrev=False)
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.add_argument("--verbose", "-v", action="count", default=0, help="structured logs on stderr")

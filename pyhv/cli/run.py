@@ -1,18 +1,25 @@
 """`pyhv run`: one machine, its console, its verdict."""
 
-import argparse
+from __future__ import annotations
+
 import json
 import os
 import sys
-from typing import IO
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.cli.terminal import Terminal
 from pyhv.errors import ConfigError, VmTimeout
 from pyhv.hv.select import select
 from pyhv.log import event
 from pyhv.machine import Machine
-from pyhv.result import Outcome, Result
+from pyhv.result import Outcome
 from pyhv.vm import Vm
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import IO
+
+    from pyhv.result import Result
 
 
 def command(options: argparse.Namespace) -> int:

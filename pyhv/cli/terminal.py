@@ -1,14 +1,20 @@
 """This process's terminal as the guest's: raw while a guest runs, with Ctrl-a as the way out."""
 
+from __future__ import annotations
+
 import os
 import select
 import termios
 import threading
 import tty
-from types import TracebackType
-from typing import Any
 
-from pyhv.vm import Vm
+from pyhv._types import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from pyhv.vm import Vm
 
 ESCAPE = 0x01
 HELP = b"\r\nCtrl-a x  end the machine\r\nCtrl-a h  this help\r\nCtrl-a Ctrl-a  send Ctrl-a\r\n"
@@ -27,7 +33,7 @@ class Terminal:
         self._wake_read, self._wake_write = -1, -1
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> "Terminal":
+    def __enter__(self) -> Terminal:
         self._vm.console.add_sink(self._write)
         try:
             is_tty = os.isatty(self._stdin)

@@ -4,23 +4,27 @@
 `pyhv.hv` know whether the CPU is silicon or simulated; every backend passes the kit in tests/conformance.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from __future__ import annotations
 
-from pyhv.clock import Clock
-from pyhv.hv.exits import Exit
-from pyhv.irq import Msi
-from pyhv.memory import GuestMemory, MemoryBacking, MemoryRegion
+from pyhv._types import TYPE_CHECKING, Protocol
 from pyhv.record import record
-from pyhv.x86.registers import (
-    CpuidEntry,
-    DebugRegisters,
-    FpuRegisters,
-    GeneralRegisters,
-    MpState,
-    SystemRegisters,
-    VcpuEvents,
-)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pyhv.clock import Clock
+    from pyhv.hv.exits import Exit
+    from pyhv.irq import Msi
+    from pyhv.memory import GuestMemory, MemoryBacking, MemoryRegion
+    from pyhv.x86.registers import (
+        CpuidEntry,
+        DebugRegisters,
+        FpuRegisters,
+        GeneralRegisters,
+        MpState,
+        SystemRegisters,
+        VcpuEvents,
+    )
 
 IRQCHIPS = ("split", "kernel", "none")
 

@@ -4,6 +4,8 @@ Every backend reports its exits in these types and no others. An exit that a bac
 :class:`InternalError`, which names it and carries the registers: it is never mistaken for the guest's end.
 """
 
+from __future__ import annotations
+
 from enum import Enum
 
 from pyhv.record import field, record

@@ -1,10 +1,15 @@
 """Which backend runs a machine, and why."""
 
-from collections.abc import Iterable
+from __future__ import annotations
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
-from pyhv.hv.api import Hypervisor
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyhv.hv.api import Hypervisor
 
 BACKENDS = ("auto", "kvm", "sim")
 REQUIREMENTS = ("kvm", "amd-v")

@@ -1,14 +1,19 @@
 """Host memory for a guest: a sparse in-memory file; huge pages on request."""
 
+from __future__ import annotations
+
 import errno
 import os
 from functools import cache, partial
-from typing import Any
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
 from pyhv.memory.layout import PAGE_SIZE
 from pyhv.memory.region import MemoryRegion
 from pyhv.record import record
+
+if TYPE_CHECKING:
+    from typing import Any
 
 HUGEPAGES = ("none", "transparent", "2M", "1G")
 HUGE_SHIFTS = {"2M": 21, "1G": 30}

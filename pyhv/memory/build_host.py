@@ -1,5 +1,7 @@
 """Builds `pyhv.memory._host`: mapping calls that the standard library does not offer, in cffi's API mode."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from cffi import FFI  # type: ignore[import-untyped]

@@ -1,10 +1,15 @@
 """Bounds-checked access to a guest's physical memory."""
 
+from __future__ import annotations
+
 from bisect import bisect_right
 from collections.abc import Callable
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError, GuestMemoryError
-from pyhv.memory.region import MemoryRegion
+
+if TYPE_CHECKING:
+    from pyhv.memory.region import MemoryRegion
 
 WriteObserver = Callable[[int, int], None]
 

@@ -1,5 +1,7 @@
 """Where RAM lies: split around the hole below 4 GiB that PCI, the I/O APIC and the local APICs use."""
 
+from __future__ import annotations
+
 PAGE_SIZE = 4096
 MMIO_GAP_START = 0xC000_0000
 """RAM below 4 GiB ends here at the latest (PCI memory, ECAM, APICs and firmware follow)."""

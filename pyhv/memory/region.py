@@ -1,6 +1,11 @@
 """One contiguous range of guest memory and the host bytes behind it."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Buffer = memoryview
 _ZEROS = 1 << 20

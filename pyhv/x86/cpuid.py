@@ -3,13 +3,20 @@
 Sources: APM vol. 3, appendix E; Intel SDM vol. 2, CPUID; Documentation/virt/kvm/x86/cpuid.rst.
 """
 
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
+
 from difflib import get_close_matches
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError
-from pyhv.x86.cpu_models import MODELS, CpuModel
+from pyhv.x86.cpu_models import MODELS
 from pyhv.x86.cpuid_features import FEATURES, canonical, dependants
 from pyhv.x86.registers import CpuidEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pyhv.x86.cpu_models import CpuModel
 
 TEMPLATES = ("host", "max", *MODELS)
 _KEPT = frozenset({"hypervisor", "x2apic", "tsc_deadline_timer", "ht", "cmp_legacy", "topoext"})

@@ -3,6 +3,8 @@
 Names are those of /proc/cpuinfo; a few that it does not show carry KVM's own.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 

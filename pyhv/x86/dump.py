@@ -1,6 +1,11 @@
 """Registers as text, for reports."""
 
-from pyhv.x86.registers import DescriptorTable, GeneralRegisters, Segment, SystemRegisters
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyhv.x86.registers import DescriptorTable, GeneralRegisters, Segment, SystemRegisters
 
 
 def _segment(name: str, s: Segment) -> str:

@@ -1,5 +1,7 @@
 """Model-specific registers by name (APM vol. 2, appendix A; Documentation/virt/kvm/x86/msr.rst)."""
 
+from __future__ import annotations
+
 TSC = 0x10
 APIC_BASE = 0x1B
 TSC_ADJUST = 0x3B

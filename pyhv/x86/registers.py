@@ -3,6 +3,8 @@
 Sources: AMD64 Architecture Programmer's Manual (APM) vol. 2; Documentation/virt/kvm/api.rst for the grouping.
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
 
 from pyhv.record import field, record

@@ -1,7 +1,8 @@
 """The backend over /dev/kvm. What needs the compiled part is imported when it is first used."""
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.hv.kvm.host import KvmReport, probe
 
 if TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """Builds `pyhv.hv.kvm._kvm`: the KVM ABI and the run loop's native part, in cffi's out-of-line API mode."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from cffi import FFI  # type: ignore[import-untyped]

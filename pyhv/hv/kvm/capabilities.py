@@ -1,8 +1,14 @@
 """KVM's capabilities by name (Documentation/virt/kvm/api.rst, KVM_CHECK_EXTENSION)."""
 
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.hv.kvm.native import lib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NUMBERS: dict[str, int] = {
     "IRQCHIP": 0,

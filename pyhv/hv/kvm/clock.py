@@ -1,7 +1,8 @@
 """kvm-clock, the guest's paravirtual clock (Documentation/virt/kvm/x86/msr.rst)."""
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.hv.kvm.native import ffi, lib, request
 from pyhv.record import record
 
@@ -24,7 +25,7 @@ class ClockData:
 class KvmClock:
     """A part of KvmVm."""
 
-    def __init__(self, vm: "KvmVm") -> None:
+    def __init__(self, vm: KvmVm) -> None:
         self._vm = vm
 
     def read(self) -> ClockData:

@@ -1,15 +1,15 @@
 """Exits of KVM_RUN in the seam's types; the two frequent ones are decoded by the vCPU itself."""
 
+from __future__ import annotations
+
 import os
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.hv.exits import (
     ApicAccess,
     Debug,
     DirtyRingFull,
-    Exit,
     Halt,
     Hypercall,
     InternalError,
@@ -26,6 +26,12 @@ from pyhv.hv.exits import (
 from pyhv.hv.kvm.native import lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyhv.hv.exits import (
+        Exit,
+    )
     from pyhv.hv.kvm.vcpu import KvmVcpu
 
 EXIT_OFFSET = 32
@@ -68,13 +74,13 @@ _EVENTS = {
 
 
 def internal_error(
-    vcpu: "KvmVcpu", name: str, detail: str, *, code: bytes = b"", data: tuple[int, ...] = ()
+    vcpu: KvmVcpu, name: str, detail: str, *, code: bytes = b"", data: tuple[int, ...] = ()
 ) -> InternalError:
     """An exit that ends the guest's run as a failure of the backend, with what can be known about it."""
     return InternalError(name, detail, vcpu.dump(), code or vcpu.instruction_bytes(), data)
 
 
-def _internal(vcpu: "KvmVcpu", run: Any) -> Exit:
+def _internal(vcpu: KvmVcpu, run: Any) -> Exit:
     internal = run.exit.internal
     suberror = internal.suberror
     data = tuple(internal.data[i] for i in range(min(internal.ndata, 16)))
@@ -87,7 +93,7 @@ def _internal(vcpu: "KvmVcpu", run: Any) -> Exit:
     return internal_error(vcpu, "KVM_EXIT_INTERNAL_ERROR", f"suberror {suberror}: {detail}", code=code, data=data)
 
 
-def _fail_entry(vcpu: "KvmVcpu", run: Any) -> Exit:
+def _fail_entry(vcpu: KvmVcpu, run: Any) -> Exit:
     failure = run.exit.fail_entry
     reason = failure.hardware_entry_failure_reason
     return internal_error(
@@ -98,12 +104,12 @@ def _fail_entry(vcpu: "KvmVcpu", run: Any) -> Exit:
     )
 
 
-def _debug(vcpu: "KvmVcpu", run: Any) -> Exit:
+def _debug(vcpu: KvmVcpu, run: Any) -> Exit:
     debug = run.exit.debug
     return Debug(debug.pc, debug.dr6, debug.dr7, debug.exception)
 
 
-def _system_event(vcpu: "KvmVcpu", run: Any) -> Exit:
+def _system_event(vcpu: KvmVcpu, run: Any) -> Exit:
     event = run.exit.system_event
     kind = _EVENTS.get(event.type)
     data = tuple(event.data[i] for i in range(min(event.ndata, 16)))
@@ -112,7 +118,7 @@ def _system_event(vcpu: "KvmVcpu", run: Any) -> Exit:
     return SystemEvent(kind, data)
 
 
-def _hypercall(vcpu: "KvmVcpu", run: Any) -> Exit:
+def _hypercall(vcpu: KvmVcpu, run: Any) -> Exit:
     call = run.exit.hypercall
     return Hypercall(call.nr, tuple(call.args[i] for i in range(6)))
 
@@ -121,12 +127,12 @@ def _msr_reason(reason: int) -> str:
     return _MSR_REASONS.get(reason, f"reason {reason:#x}")
 
 
-def _memory_fault(vcpu: "KvmVcpu", run: Any) -> Exit:
+def _memory_fault(vcpu: KvmVcpu, run: Any) -> Exit:
     fault = run.exit.memory_fault
     return MemoryFault(fault.gpa, fault.size, bool(fault.flags & lib.KVM_MEMORY_EXIT_FLAG_PRIVATE))
 
 
-_DECODERS: dict[int, Callable[["KvmVcpu", Any], Exit]] = {
+_DECODERS: dict[int, Callable[[KvmVcpu, Any], Exit]] = {
     lib.KVM_EXIT_HLT: lambda vcpu, run: Halt(),
     lib.KVM_EXIT_IRQ_WINDOW_OPEN: lambda vcpu, run: InterruptWindow(),
     lib.KVM_EXIT_SHUTDOWN: lambda vcpu, run: Shutdown(),
@@ -149,7 +155,7 @@ _DECODERS: dict[int, Callable[["KvmVcpu", Any], Exit]] = {
 }
 
 
-def decode(vcpu: "KvmVcpu", run: Any, reason: int) -> Exit:
+def decode(vcpu: KvmVcpu, run: Any, reason: int) -> Exit:
     """Any exit but KVM_EXIT_IO and KVM_EXIT_MMIO; an unknown one becomes InternalError with its name or number."""
     decoder = _DECODERS.get(reason)
     if decoder is not None:
@@ -159,7 +165,7 @@ def decode(vcpu: "KvmVcpu", run: Any, reason: int) -> Exit:
     return internal_error(vcpu, name, "an exit that this program does not handle", data=raw)
 
 
-def failed_run(vcpu: "KvmVcpu", run: Any, code: int) -> Exit:
+def failed_run(vcpu: KvmVcpu, run: Any, code: int) -> Exit:
     """KVM_RUN ended with an errno other than EINTR and EAGAIN."""
     if code in (14, 133) and run.exit_reason == lib.KVM_EXIT_MEMORY_FAULT:  # EFAULT, EHWPOISON
         return _memory_fault(vcpu, run)

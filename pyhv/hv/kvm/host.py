@@ -1,5 +1,7 @@
 """What this host's KVM is: the device, its permissions, the module behind it and the CPU's virtualisation."""
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import os

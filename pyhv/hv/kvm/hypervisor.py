@@ -1,17 +1,24 @@
 """The open /dev/kvm: what it can do, asked once per process, and the VMs made from it."""
 
+from __future__ import annotations
+
 import os
 from functools import cached_property
-from typing import Any
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, KvmError
-from pyhv.hv.api import Capabilities, VmConfig
+from pyhv.hv.api import Capabilities
 from pyhv.hv.kvm import host, state
 from pyhv.hv.kvm.capabilities import Extensions
 from pyhv.hv.kvm.native import ffi, lib, request, request_value, setup_kick_signal
 from pyhv.hv.kvm.vm import KvmVm
 from pyhv.x86 import cpuid
-from pyhv.x86.registers import CpuidEntry
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyhv.hv.api import VmConfig
+    from pyhv.x86.registers import CpuidEntry
 
 REQUIRED = ("USER_MEMORY", "IMMEDIATE_EXIT", "IRQCHIP", "MP_STATE", "EXT_CPUID")
 VM_TYPE_DEFAULT = 0

@@ -1,15 +1,17 @@
 """Interrupt controllers in the kernel: local APICs alone (split) or all of them, GSI routes, messages and irqfds."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, KvmError
 from pyhv.hv.kvm import host
 from pyhv.hv.kvm.native import ffi, lib, request
-from pyhv.irq import Msi
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyhv.hv.kvm.vm import KvmVm
+    from pyhv.irq import Msi
 
 IOAPIC_PINS = 24
 MAX_GSI = 4095
@@ -21,7 +23,7 @@ _EINVAL = 22
 class Interrupts:
     """A part of KvmVm."""
 
-    def __init__(self, vm: "KvmVm") -> None:
+    def __init__(self, vm: KvmVm) -> None:
         self._vm = vm
         self._routes: dict[int, Msi] = {}
 

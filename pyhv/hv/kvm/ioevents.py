@@ -1,12 +1,15 @@
 """Guest writes without an exit: ioeventfds, and coalesced I/O, which queues them until the next exit."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError
 from pyhv.hv.exits import MmioWrite, PioOut
 from pyhv.hv.kvm.native import ffi, lib, request
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyhv.hv.kvm.vm import KvmVm
 
 _PAGE = 4096
@@ -17,7 +20,7 @@ _RING_SIZE = (_PAGE - 8) // _RING_ENTRY
 class IoEvents:
     """A part of KvmVm."""
 
-    def __init__(self, vm: "KvmVm") -> None:
+    def __init__(self, vm: KvmVm) -> None:
         self._vm = vm
 
     def add(self, fd: int, address: int, size: int, *, pio: bool, datamatch: int | None = None) -> None:

@@ -1,10 +1,14 @@
 """MSR filters: which registers' accesses go to user space (KVM_X86_SET_MSR_FILTER)."""
 
-from collections.abc import Iterable
-from typing import Any
+from __future__ import annotations
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
 from pyhv.hv.kvm.native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
 MAX_RANGES = 16
 MAX_MSRS = 0x600 * 8

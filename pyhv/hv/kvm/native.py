@@ -1,9 +1,14 @@
 """The compiled part, behind one door: `ffi` and `lib` of `pyhv.hv.kvm._kvm`, and requests that raise typed errors."""
 
-import errno
-from typing import Any
+from __future__ import annotations
 
+import errno
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, KvmError, KvmUnavailable
+
+if TYPE_CHECKING:
+    from typing import Any
 
 try:
     from pyhv.hv.kvm._kvm import ffi as _ffi  # type: ignore[import-not-found]

@@ -1,7 +1,8 @@
 """RESET of a vCPU; KVM has no request for it, so every register file is written."""
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.x86.msr import RESET_VALUES
 from pyhv.x86.registers import DebugRegisters, FpuRegisters, GeneralRegisters, MpState, SystemRegisters, VcpuEvents
 
@@ -30,7 +31,7 @@ def reset_lapic(page: bytes, index: int, bsp: bool) -> bytes:
     return bytes(out)
 
 
-def reset_vcpu(vcpu: "KvmVcpu") -> None:
+def reset_vcpu(vcpu: KvmVcpu) -> None:
     """See `pyhv.hv.api.Vcpu.reset`."""
     bsp = vcpu.index == 0
     signature = next((entry.eax for entry in vcpu.get_cpuid() if entry.function == 1), 0x600)

@@ -1,5 +1,7 @@
 """Does this KVM run code? A few instructions in a throw-away VM."""
 
+from __future__ import annotations
+
 from pyhv.errors import KvmUnavailable
 from pyhv.hv.api import VmConfig
 from pyhv.hv.exits import InternalError, PioOut

@@ -1,18 +1,23 @@
 """Memory slots: what of the guest's physical addresses is memory, and which pages were written."""
 
+from __future__ import annotations
+
 import os
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError, KvmError
 from pyhv.hv.kvm.native import ffi, lib, request, request_value
-from pyhv.memory import PAGE_SIZE, MemoryBacking, MemoryRegion, allocate
+from pyhv.memory import PAGE_SIZE, MemoryRegion, allocate
 from pyhv.memory.backing import check_range, discard, map_file
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyhv.hv.kvm.vcpu import KvmVcpu
     from pyhv.hv.kvm.vm import KvmVm
+    from pyhv.memory import MemoryBacking
 
 _HARVEST = 4096
 _DIRTY_ENTRY = 16
@@ -22,7 +27,7 @@ PRIVATE = lib.KVM_MEMORY_ATTRIBUTE_PRIVATE
 class Slots:
     """A part of KvmVm. Dirty tracking is either by bitmaps or, when the VM asks for it, by rings on the vCPUs."""
 
-    def __init__(self, vm: "KvmVm") -> None:
+    def __init__(self, vm: KvmVm) -> None:
         self._vm = vm
         self._free: list[int] = []
         self._next = 0
@@ -223,7 +228,7 @@ class Slots:
         self._vm.enable_capability(name, entries * _DIRTY_ENTRY)
         self._ring_entries = entries
 
-    def attach_vcpu(self, vcpu: "KvmVcpu") -> None:
+    def attach_vcpu(self, vcpu: KvmVcpu) -> None:
         """Map a new vCPU's dirty ring, where there are rings."""
         if self._ring_entries:
             self._rings.append(_Ring(vcpu.fd, self._ring_entries))

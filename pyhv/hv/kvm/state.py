@@ -1,9 +1,10 @@
 """Register files between KVM's structures and the typed ones of `pyhv.x86.registers`."""
 
-import struct
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
+import struct
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
 from pyhv.hv.kvm.native import ffi, lib
 from pyhv.x86.registers import (
@@ -16,6 +17,10 @@ from pyhv.x86.registers import (
     SystemRegisters,
     VcpuEvents,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 GENERAL = struct.Struct("<18Q")
 _SEGMENT = "QIH10B"

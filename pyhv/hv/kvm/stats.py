@@ -1,5 +1,7 @@
 """KVM's binary statistics (KVM_GET_STATS_FD)."""
 
+from __future__ import annotations
+
 import os
 import struct
 

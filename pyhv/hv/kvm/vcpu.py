@@ -1,12 +1,13 @@
 """One vCPU of KVM: the run loop's edge, kicks, and its registers."""
 
+from __future__ import annotations
+
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, GuestMemoryError, HostError, VmmError
-from pyhv.hv.exits import Exit, Interrupted, MmioRead, MmioWrite, PioIn, PioOut
+from pyhv.hv.exits import Interrupted, MmioRead, MmioWrite, PioIn, PioOut
 from pyhv.hv.kvm import state
 from pyhv.hv.kvm.decode import (
     EXIT_OFFSET,
@@ -24,17 +25,23 @@ from pyhv.hv.kvm.reset import reset_vcpu
 from pyhv.hv.kvm.stats import Statistics
 from pyhv.x86.dump import format_registers
 from pyhv.x86.registers import (
-    CpuidEntry,
-    DebugRegisters,
-    FpuRegisters,
-    GeneralRegisters,
     MpState,
-    SystemRegisters,
-    VcpuEvents,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from pyhv.hv.exits import Exit
     from pyhv.hv.kvm.vm import KvmVm
+    from pyhv.x86.registers import (
+        CpuidEntry,
+        DebugRegisters,
+        FpuRegisters,
+        GeneralRegisters,
+        SystemRegisters,
+        VcpuEvents,
+    )
 
 _run = lib.pyhv_run
 _EXIT_IO: int = lib.KVM_EXIT_IO
@@ -53,7 +60,7 @@ class KvmVcpu:
     thread, where it bounds how long a Ctrl-C can wait.
     """
 
-    def __init__(self, vm: "KvmVm", index: int) -> None:
+    def __init__(self, vm: KvmVm, index: int) -> None:
         self.index = index
         self._vm = vm
         self._lock = threading.Lock()

@@ -1,11 +1,9 @@
 """One VM of KVM."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
-from pyhv.clock import Clock
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, KvmError
-from pyhv.hv.api import VmConfig
 from pyhv.hv.kvm.clock import KvmClock
 from pyhv.hv.kvm.interrupts import Interrupts
 from pyhv.hv.kvm.ioevents import IoEvents
@@ -14,11 +12,16 @@ from pyhv.hv.kvm.native import ffi, lib, request, request_value
 from pyhv.hv.kvm.slots import Slots
 from pyhv.hv.kvm.stats import Statistics
 from pyhv.hv.kvm.vcpu import KvmVcpu
-from pyhv.irq import Msi
-from pyhv.memory import GuestMemory, MemoryBacking, MemoryRegion
+from pyhv.memory import GuestMemory, MemoryBacking
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pyhv.clock import Clock
+    from pyhv.hv.api import VmConfig
     from pyhv.hv.kvm.hypervisor import KvmHypervisor
+    from pyhv.irq import Msi
+    from pyhv.memory import MemoryRegion
 
 TSS_ADDRESS = 0xFEFF_D000
 IDENTITY_MAP_ADDRESS = 0xFEFF_C000
@@ -34,7 +37,7 @@ class KvmVm:
     - `kvm_clock`: the guest's paravirtual clock.
     """
 
-    def __init__(self, hypervisor: "KvmHypervisor", fd: int, config: VmConfig, vm_type: int) -> None:
+    def __init__(self, hypervisor: KvmHypervisor, fd: int, config: VmConfig, vm_type: int) -> None:
         self.hypervisor = hypervisor
         self.fd = fd
         self.config = config
