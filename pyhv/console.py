@@ -50,6 +50,7 @@ class Console:
     """What the guest prints, and a way to type.
 
     - `send_input(data)` takes typed bytes; it does its own locking.
+    - A sink that blocks holds up who prints, not who expects; one that raises is dropped and told to `on_sink_error`.
     - `panic_patterns`: bytes regular expressions, matched in each complete line; a match makes `expect` fail at once
       and calls `on_panic(line)` (from `feed`, once).
     - `limit`: bytes kept in memory.
@@ -73,6 +74,7 @@ class Console:
             re.compile(b"|".join(b"(?:%b)" % pattern for pattern in panic_patterns)) if panic_patterns else None
         )
         self._limit = limit
+        self._order = threading.Lock()
         self._lock = threading.Lock()
         self._cond = threading.Condition(self._lock)
         self._data = bytearray()
@@ -89,30 +91,36 @@ class Console:
     def feed(self, data: bytes) -> None:
         """Record output of the guest and pass it to the sinks, in order."""
         panic: str | None = None
-        with self._lock:
-            buffer = self._data
-            buffer += data
+        failed: Sequence[BaseException] = ()
+        with self._order:
+            with self._lock:
+                buffer = self._data
+                buffer += data
+                if b"\n" in data:
+                    panic = self._check_lines()
+                if len(buffer) > self._limit:
+                    self._drop(len(buffer) - self._limit + (self._limit >> 3))
+                if self._waiting:
+                    self._cond.notify_all()
             if self._sinks:
-                self._copy(data)
-            if b"\n" in data:
-                panic = self._check_lines()
-            if len(buffer) > self._limit:
-                self._drop(len(buffer) - self._limit + (self._limit >> 3))
-            if self._waiting:
-                self._cond.notify_all()
+                failed = self._copy(data)
+        for error in failed:
+            log.error("console: a sink failed and gets no more output: %s: %s", type(error).__name__, error)
+            if self._on_sink_error is not None:
+                self._on_sink_error(error)
         if panic is not None and self._on_panic is not None:
             self._on_panic(panic)
 
     def add_sink(self, sink: Sink, *, replay: bool = False) -> None:
         """Copy output to `sink(data)` from now on; with `replay`, first what memory still holds."""
-        with self._cond:
+        with self._order:
             self._sinks.append(sink)
             if replay and self._data:
                 sink(bytes(self._data))
 
     def remove_sink(self, sink: Sink) -> None:
         """Stop copying; unknown sinks are ignored."""
-        with self._cond:
+        with self._order:
             if sink in self._sinks:
                 self._sinks.remove(sink)
 
@@ -237,17 +245,18 @@ class Console:
         recent = decode(self._data[-LOOKBACK:]).splitlines()[-TAIL_LINES:]
         return "\n".join([reason, "console (tail):", *("  " + line for line in recent or ["(nothing)"])])
 
-    # Inside, with the lock held
+    # Inside
 
-    def _copy(self, data: bytes) -> None:
+    def _copy(self, data: bytes) -> list[BaseException]:
+        """Pass output on, in order (with `_order` held); gives the errors of the sinks that failed and are dropped."""
+        failed: list[BaseException] = []
         for sink in tuple(self._sinks):
             try:
                 sink(data)
             except Exception as error:
                 self._sinks.remove(sink)
-                log.error("console: a sink failed and gets no more output: %s: %s", type(error).__name__, error)
-                if self._on_sink_error is not None:
-                    self._on_sink_error(error)
+                failed.append(error)
+        return failed
 
     def _check_lines(self) -> str | None:
         """Look for a panic in the lines completed since the last time."""

@@ -97,6 +97,36 @@ def test_a_failing_sink_is_reported_once_and_does_not_stop_the_others():
     assert [str(error) for error in errors] == ["gone"]
 
 
+def test_an_error_handler_may_close_the_console():
+    console = Console(on_sink_error=lambda error: console.close(VmmError(str(error))))
+
+    def broken(data: bytes) -> None:
+        raise OSError("disk full")
+
+    console.add_sink(broken)
+    console.feed(b"x")
+    with pytest.raises(VmmError, match="disk full"):
+        console.expect("y")
+
+
+def test_a_sink_that_blocks_does_not_hold_up_who_expects(console):
+    go_on, blocked = threading.Event(), threading.Event()
+
+    def slow(data: bytes) -> None:
+        blocked.set()
+        go_on.wait(PATIENCE)
+
+    console.add_sink(slow)
+    feeder = threading.Thread(target=lambda: console.feed(b"prompt> "))
+    feeder.start()
+    assert blocked.wait(PATIENCE)
+    assert console.expect("prompt>", 0)
+    console.close()
+    assert feeder.is_alive()
+    go_on.set()
+    feeder.join(PATIENCE)
+
+
 def test_expect_finds_what_is_there_and_goes_on_after_it(console):
     console.feed(b"first login: second login: ")
     assert console.expect(r"(\w+) login:", 0).group(1) == "first"
