@@ -21,8 +21,9 @@ _EPYC = _V3 | _names(
 _ROME = _EPYC | _names("clzero xsaveerptr wbnoinvd rdpid clwb umip ibpb amd_ssbd")
 _MILAN = _ROME | _names("erms fsrm invpcid pcid pku")
 _OPTIONAL = _names(
-    "monitor osvw topoext svm npt nrip_save vmcb_clean flushbyasid decodeassists tsc_scale lbrv pausefilter pfthreshold "
-    "v_vmsave_vmload vgif perfctr_core arat ibrs stibp virt_ssbd ssb_no vaes vpclmulqdq xsaves tsc_adjust invtsc"
+    "monitor osvw topoext svm npt nrip_save vmcb_clean flushbyasid decodeassists tsc_scale lbrv "
+    "pausefilter pfthreshold v_vmsave_vmload vgif perfctr_core arat ibrs stibp virt_ssbd ssb_no vaes vpclmulqdq xsaves "
+    "tsc_adjust invtsc"
 )
 
 
