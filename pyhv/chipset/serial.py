@@ -88,6 +88,7 @@ class Serial:
         self._timed_out = False
         self._listening = False
         self._polled = False
+        self._drains = False
         self._fast = True
 
     def attach(self, ports: AddressSpace, memory: AddressSpace) -> None:
@@ -201,13 +202,17 @@ class Serial:
     def _trigger(self) -> int:
         return TRIGGERS[self._fcr >> 6] if self._fcr & FCR_ENABLE else 1
 
+    def _batch(self) -> int:
+        """Bytes that may wait in the receiver: a full FIFO only for a guest that is known to take all there is."""
+        return self._capacity() if self._drains else self._trigger()
+
     def _feed(self) -> None:
-        """Let host input into the receiver, up to the trigger level."""
+        """Let host input into the receiver."""
         if not self._queue or not self._listening or self._mcr & MCR_LOOP:
             return
         if self._gap is not None and self._ier & IER_RX:
             return
-        room = self._trigger() - len(self._fifo)
+        room = self._batch() - len(self._fifo)
         if room <= 0:
             return
         empty = not self._fifo
@@ -283,7 +288,7 @@ class Serial:
         if (value ^ self._fcr) & FCR_ENABLE or (value & FCR_ENABLE and value & FCR_RX_RESET):
             self._stop_timer()
             self._unread()
-            self._listening = False
+            self._listening = self._drains = False
         self._fcr = value & 0xC9 if value & FCR_ENABLE else 0
         if self._ier & IER_RX:
             self._listening = True
@@ -297,7 +302,7 @@ class Serial:
     def _begin_gap(self) -> None:
         """More input waits: it comes after the time that it takes on the wire, within bounds."""
         if self._gap is None:
-            length = min(max(self._characters_ns(self._trigger()), MIN_GAP_NS), MAX_GAP_NS)
+            length = min(max(self._characters_ns(self._batch()), MIN_GAP_NS), MAX_GAP_NS)
             self._gap = self._clock.call_at(self._clock.now_ns() + length, self._gap_over)
 
     def _gap_over(self) -> None:
@@ -374,6 +379,8 @@ class Serial:
         if value == IIR_THRE:
             self._thre_pending = False
             self._update()
+        elif value == IIR_NONE and self._gap is not None:
+            self._drains = True  # it came back to look for more, right after it took all
         return value | IIR_FIFO_ENABLED if self._fcr & FCR_ENABLE else value
 
     def _update(self) -> None:

@@ -157,13 +157,28 @@ def test_a_handler_that_takes_all_there_is_comes_to_an_end(port):
     port.out(IER, 1)
     port.uart.receive(bytes(100))
     assert len(port.drain()) == 8
-    assert port.inp(IIR) & 1
+    assert not port.wire.level
     port.uart.receive(bytes(4))
     port.out(IER, 0)
     port.out(IER, 1)
     assert not port.wire.level
     port.clock.advance(MAX_GAP_NS)
     assert len(port.drain()) == 8
+
+
+def test_a_handler_that_looks_again_gets_a_full_fifo(port):
+    port.out(FCR, 0x01)
+    port.out(IER, 1)
+    port.uart.receive(bytes(40))
+    sizes = []
+    while port.wire.level:
+        while not port.inp(IIR) & 1:
+            sizes.append(len(port.drain()))
+        port.clock.advance(MAX_GAP_NS)
+    assert sizes == [1, 16, 16, 7]
+    port.out(FCR, 0x03)
+    port.uart.receive(bytes(3))
+    assert len(port.drain()) == 1
 
 
 def test_a_polling_drain_comes_to_an_end(port):
