@@ -135,16 +135,16 @@ class IoApic:
                 self._serve_level(pin)
 
     def _set_input(self, pin: int, level: bool) -> None:
+        """A change of the wire."""
         bit = 1 << pin
         if not level:
             self._inputs &= ~bit
             return
-        rising = not self._inputs & bit
         self._inputs |= bit
         entry = self.entries[pin]
         if _is_level(entry):
             self._serve_level(pin)
-        elif rising and not entry & MASKED:
+        elif not entry & MASKED:
             self._send(entry)
 
     def _serve_level(self, pin: int) -> None:
