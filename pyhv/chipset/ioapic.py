@@ -201,11 +201,9 @@ class IoApic:
         pin, high = divmod(index - REG_REDIRECTION, 2)
         if not 0 <= pin < IOAPIC_PINS:
             return
-        entry = self.entries[pin]
-        if high:
-            entry = (entry & 0xFFFF_FFFF) | (value & WRITABLE_HIGH) << 32
-        else:
-            entry = (entry & ~WRITABLE_LOW) | (value & WRITABLE_LOW)
+        shift = 32 if high else 0
+        writable = (WRITABLE_HIGH if high else WRITABLE_LOW) << shift
+        entry = (self.entries[pin] & ~writable) | (value << shift & writable)
         if not _is_level(entry):
             # Software for chips without an EOI register ends an interrupt by making its entry edge triggered.
             entry &= ~REMOTE_IRR
