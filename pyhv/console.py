@@ -6,43 +6,44 @@ while sinks have had all of it. Text is UTF-8; each byte that is not becomes one
 
 from __future__ import annotations
 
-import logging
-import re
 import threading
 import time
-from collections.abc import Callable
 
 from pyhv._types import TYPE_CHECKING
-from pyhv.errors import ConfigError, GuestError, GuestFailed, GuestPanic, PyhvError, VmmError, VmTimeout
+from pyhv.errors import ConfigError, GuestError, GuestFailed, GuestPanic, VmmError, VmTimeout
+from pyhv.log import event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import re
+    from collections.abc import Callable, Sequence
     from typing import Any
+
+    from pyhv.errors import PyhvError
+    from pyhv.expect import Search
+
+    Sink = Callable[[bytes], object]
+    ErrorSource = PyhvError | Callable[[str], BaseException]
 
 DEFAULT_LIMIT = 64 << 20
 TAIL_LINES = 12
-LINUX_PANIC = rb"Kernel panic - not syncing[^\r\n]*"
-LOOKBACK = 4096
-"""Bytes before new output that a search covers again at once; a longer match is found by the full searches."""
-CONTEXT = 256
-"""Bytes before that, for ^, \\b and lookbehind."""
-GROWTH = 4
-"""A full search runs when the output grew by 1/GROWTH since the last, or paused: linear work for any amount of it."""
+TAIL_BYTES = 4096
+LINUX_PANIC_MARK = b"Kernel panic - not syncing"
+LINUX_PANIC = rb"(?m:^(?:\[[ \d.]+\](?:\[[^\]]*\])? )?)Kernel panic - not syncing[^\r\n]*"
 STREAMING = 0.001
 """Seconds between looks at output that keeps coming."""
 QUIET = 0.02
 """Seconds without output after which a full search is worth it."""
 
-Sink = Callable[[bytes], object]
-ErrorSource = PyhvError | Callable[[str], BaseException]
-
-log = logging.getLogger(__name__)
 _INVALID = dict.fromkeys(range(0xDC80, 0xDD00), "\N{REPLACEMENT CHARACTER}")
 
 
 def decode(data: bytes | bytearray) -> str:
     """UTF-8 to text; each undecodable byte becomes one U+FFFD."""
-    text = data.decode("utf-8", "surrogateescape")
+    return replace_invalid(data.decode("utf-8", "surrogateescape"))
+
+
+def replace_invalid(text: str) -> str:
+    """Each byte that "surrogateescape" carried along becomes one U+FFFD, so that positions stay."""
     return text if text.isascii() else text.translate(_INVALID)
 
 
@@ -70,9 +71,8 @@ class Console:
         self._send_input = send_input
         self._on_panic = on_panic
         self._on_sink_error = on_sink_error
-        self._watch = (
-            re.compile(b"|".join(b"(?:%b)" % pattern for pattern in panic_patterns)) if panic_patterns else None
-        )
+        self._panic_patterns = tuple(panic_patterns)
+        self._watch: re.Pattern[bytes] | None = None
         self._limit = limit
         self._order = threading.Lock()
         self._lock = threading.Lock()
@@ -105,7 +105,7 @@ class Console:
             if self._sinks:
                 failed = self._copy(data)
         for error in failed:
-            log.error("console: a sink failed and gets no more output: %s: %s", type(error).__name__, error)
+            event("console.sink_failed", error=f"{type(error).__name__}: {error}")
             if self._on_sink_error is not None:
                 self._on_sink_error(error)
         if panic is not None and self._on_panic is not None:
@@ -187,17 +187,21 @@ class Console:
         A str pattern searches text and gives text, a bytes pattern bytes. Raises the error of `close` when the
         guest ended without it, GuestPanic when it panicked, VmTimeout after `timeout` seconds of the host's time.
         """
+        import re
+
+        from pyhv.expect import Search
+
         compiled: re.Pattern[Any] = re.compile(pattern) if isinstance(pattern, (str, bytes)) else pattern
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._cond:
-            search = _Search(compiled, self._position)
+            search = Search(compiled, self._position)
             self._waiting += 1
             try:
                 return self._wait_for(search, timeout, deadline)
             finally:
                 self._waiting -= 1
 
-    def _wait_for(self, search: _Search, timeout: float | None, deadline: float | None) -> re.Match[Any]:
+    def _wait_for(self, search: Search, timeout: float | None, deadline: float | None) -> re.Match[Any]:
         quick = True
         while True:
             ending = self._end is not None or self._panic is not None
@@ -242,7 +246,7 @@ class Console:
         return (end or GuestFailed)(self._message(f"the guest ended: {sought}"))
 
     def _message(self, reason: str) -> str:
-        recent = decode(self._data[-LOOKBACK:]).splitlines()[-TAIL_LINES:]
+        recent = decode(self._data[-TAIL_BYTES:]).splitlines()[-TAIL_LINES:]
         return "\n".join([reason, "console (tail):", *("  " + line for line in recent or ["(nothing)"])])
 
     # Inside
@@ -263,9 +267,16 @@ class Console:
         start = self._line_start - self._dropped
         stop = self._data.rfind(b"\n") + 1
         self._line_start = self._dropped + stop
-        if self._watch is None or self._panic is not None:
+        if self._panic is not None or not self._panic_patterns:
             return None
-        match = self._watch.search(bytes(self._data[max(start, 0) : stop]))
+        lines = bytes(self._data[max(start, 0) : stop])
+        if self._panic_patterns == (LINUX_PANIC,) and LINUX_PANIC_MARK not in lines:
+            return None
+        if self._watch is None:
+            import re
+
+            self._watch = re.compile(b"|".join(b"(?:%b)" % pattern for pattern in self._panic_patterns))
+        match = self._watch.search(lines)
         if match is None:
             return None
         self._panic = decode(match.group())
@@ -276,51 +287,3 @@ class Console:
         del self._data[:count]
         self._dropped += count
         self._line_start = max(self._line_start, self._dropped)
-
-
-class _Search:
-    """One expectation over growing output; positions are absolute (they count dropped bytes)."""
-
-    def __init__(self, pattern: re.Pattern[Any], start: int) -> None:
-        self.pattern = pattern
-        self.start = start
-        self.end = start
-        self._scanned = start
-        self._full = start
-
-    @property
-    def behind(self) -> bool:
-        """Whether output came since the last full search."""
-        return self._scanned != self._full
-
-    def look(self, data: bytearray, dropped: int, *, full: bool) -> re.Match[Any] | None:
-        """Search what came since; with `full`, or when much came, everything since the last match."""
-        start = max(self.start, dropped)
-        stop = dropped + len(data)
-        if full or (stop - self._full) * GROWTH >= self._full - start:
-            self._full = self._scanned = stop
-            return self._search(data, dropped, start)
-        resume = max(start, self._scanned - LOOKBACK)
-        self._scanned = stop
-        if self._search(data, dropped, resume) is None:
-            return None
-        self._full = stop
-        return self._search(data, dropped, start)
-
-    def _search(self, data: bytearray, dropped: int, start: int) -> re.Match[Any] | None:
-        """Search from `start`, showing the pattern a little of what is before."""
-        base = max(dropped, start - CONTEXT)
-        before = start - base
-        window = bytes(data[base - dropped :])
-        match: re.Match[Any] | None
-        if isinstance(self.pattern.pattern, bytes):
-            match = self.pattern.search(window, before)
-            if match is not None:
-                self.end = base + match.end()
-            return match
-        raw = window.decode("utf-8", "surrogateescape")
-        skip = len(window[:before].decode("utf-8", "surrogateescape"))
-        match = self.pattern.search(raw if raw.isascii() else raw.translate(_INVALID), skip)
-        if match is not None:
-            self.end = base + len(raw[: match.end()].encode("utf-8", "surrogateescape"))
-        return match

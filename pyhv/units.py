@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import re
-
 from pyhv.errors import ConfigError
 
-_SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_MAX_DIGITS = 18
 
 
 def parse_size(value: int | str, option: str = "size") -> int:
     """Bytes from 268435456, "256M", "1GiB". Raises ConfigError that names `option`."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or len(match[1]) > 18:
+    number, unit = _split(value.strip().upper()) if isinstance(value, str) else ("", "")
+    if not 0 < len(number) <= _MAX_DIGITS or unit not in _SHIFT:
         raise ConfigError(f"{option}: {value!r} is not a size; use a number with an optional K, M, G or T, as in 256M")
-    return int(match[1]) << _SHIFT[match[2].upper()]
+    return int(number) << _SHIFT[unit]
+
+
+def _split(text: str) -> tuple[str, str]:
+    """"256MIB" to "256" and "M"; the number is empty where there is none."""
+    unit = text.lstrip("0123456789")
+    number = text[: len(text) - len(unit)]
+    if not number.isascii():
+        return "", ""
+    return number, unit.strip().removesuffix("B").removesuffix("I")
 
 
 def format_size(size: int) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyhv import console as console_module
+from pyhv import expect as expect_module
 from pyhv.console import Console
 from pyhv.errors import ConfigError, GuestFailed, GuestPanic, TripleFault, VmmError, VmTimeout
 
@@ -224,7 +224,7 @@ def test_a_linux_panic_fails_expectations_at_once_and_is_told_once():
     error = waiter.result()
     assert type(error) is GuestPanic
     assert "Unable to mount root" in str(error)
-    assert panics == ["Kernel panic - not syncing: VFS: Unable to mount root"]
+    assert panics == ["[ 1.0] Kernel panic - not syncing: VFS: Unable to mount root"]
     assert console.panic == panics[0]
 
 
@@ -272,20 +272,20 @@ def test_memory_is_bounded_and_says_what_it_dropped():
 
 def test_a_search_through_much_output_is_linear(console, monkeypatch):
     searched = 0
-    original = console_module._Search._search
+    original = expect_module.Search._search
 
     def counting(self, data, dropped, start):
         nonlocal searched
         searched += len(data) - (start - dropped)
         return original(self, data, dropped, start)
 
-    monkeypatch.setattr(console_module._Search, "_search", counting)
-    search = console_module._Search(re.compile("never"), 0)
+    monkeypatch.setattr(expect_module.Search, "_search", counting)
+    search = expect_module.Search(re.compile("never"), 0)
     data = bytearray()
     for _ in range(2000):
         data += b"x" * 512
         search.look(data, 0, full=False)
-    per_look = console_module.LOOKBACK + 512
+    per_look = expect_module.LOOKBACK + 512
     assert searched < 2000 * per_look + 6 * len(data)
 
 
@@ -294,7 +294,7 @@ def test_a_search_through_much_output_is_linear(console, monkeypatch):
 def test_incremental_search_agrees_with_one_search(pieces, look_every):
     pattern = re.compile(rb"(?s)a.{0,5}b")
     console = Console(panic_patterns=())
-    search = console_module._Search(pattern, 0)
+    search = expect_module.Search(pattern, 0)
     data = bytearray()
     for index, piece in enumerate(pieces):
         console.feed(piece)

@@ -5,10 +5,9 @@ A crash-loaded event is the kernel's promise to handle its panic itself (kdump);
 
 from __future__ import annotations
 
-import logging
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import PVPANIC_PORT
+from pyhv.log import event
 
 if TYPE_CHECKING:
     from pyhv.bus import AddressSpace
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 PANICKED, CRASH_LOADED, SHUTDOWN = 1, 2, 4
 EVENTS = PANICKED | CRASH_LOADED | SHUTDOWN
 
-log = logging.getLogger(__name__)
 
 
 class Pvpanic:
@@ -43,7 +41,7 @@ class Pvpanic:
     def write(self, offset: int, size: int, value: int) -> None:
         """Take events; the gravest counts."""
         if value & ~EVENTS:
-            log.debug("pvpanic: unknown event %#x", value)
+            event("pvpanic.unknown_event", value=value)
         if value & PANICKED:
             self._control.panic("pvpanic")
         elif value & CRASH_LOADED:

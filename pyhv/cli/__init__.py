@@ -19,18 +19,23 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and give its exit status; a user's mistake is one line on stderr, never a traceback."""
-    from pyhv.cli.arguments import UsageError, parse
+    from pyhv.cli.arguments import parse
+    from pyhv.cli.options import HelpWanted, UsageError
     from pyhv.errors import PyhvError
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        options = parse(arguments)
+        command, options = parse(arguments)
         if options.verbose:
             from pyhv.log import listen_with_structlog
 
             listen_with_structlog()
-        status: int = options.function(options)
+        module = __import__(command.function, fromlist=["command"])
+        status: int = module.command(options)
         return status
+    except HelpWanted as text:
+        sys.stdout.write(f"{text}\n")
+        return 0
     except UsageError as error:
         return _complain(str(error))
     except PyhvError as error:

@@ -1,114 +1,85 @@
-"""The command line: options, and messages that name the option, what it got and what it takes."""
+"""The commands of `pyhv` and their options."""
 
 from __future__ import annotations
 
-import argparse
-
 from pyhv._types import TYPE_CHECKING
-from pyhv.hv.select import BACKENDS, REQUIREMENTS
+from pyhv.cli.options import Command, HelpWanted, Option, Positional, UsageError, choice, integer, seconds
+from pyhv.hv.names import BACKENDS, REQUIREMENTS
 from pyhv.machine import FORMATS, HUGEPAGES, IRQCHIPS, ON_RESET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
 
+    from pyhv.cli.options import Values
 
-class UsageError(Exception):
-    """A command line that cannot be read; the text is one line."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
-
-
-def _integer(text: str) -> int:
-    try:
-        return int(text, 0)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer, as in 4 or 0x7c00") from None
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
+VERBOSE = Option("--verbose", "structured logs on stderr", short="-v", count=True)
 
 
 def _debug_exit(text: str) -> int | None:
-    return None if text == "none" else _integer(text)
+    return None if text == "none" else integer(text)
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read a command line; the result's `function` runs the subcommand. Raises UsageError; exits for --help."""
-    from pyhv import __version__
-
-    parser = _Parser(prog="pyhv", description="A hypervisor in Python.", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"pyhv {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _add_run(commands)
-    _add_doctor(commands)
-    return parser.parse_args(arguments)
-
-
-def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
-    run = commands.add_parser(
-        "run",
-        help="boot a kernel and give its verdict",
-        description="Boot a kernel. Its console is stdout; the exit status is its verdict.",
-        allow_abbrev=False,
-    )
-    add = run.add_argument
-    add("kernel", metavar="KERNEL", help="bzImage, multiboot or PVH ELF, vmlinux, or a flat image")
-    add("--initrd", metavar="FILE", help="initial RAM disk")
-    add("--cmdline", "--append", metavar="TEXT", default="", help="kernel command line")
-    add("--module", metavar="FILE [ARGS]", action="append", default=[], dest="modules", help="boot module; repeatable")
-    add("--memory", "-m", metavar="SIZE", default="256M", help="RAM, as in 512M (default: 256M)")
-    add("--cpus", metavar="N", type=_integer, default=1, help="virtual CPUs (default: 1)")
-    add("--format", choices=FORMATS, default="auto", help="force how KERNEL is read")
-    add("--load-address", metavar="ADDR", type=_integer, default=0x7C00, help="flat images: where they go")
-    add("--entry", metavar="ADDR", type=_integer, help="flat images: where they start (default: the load address)")
-    add("--backend", choices=BACKENDS, default="auto", help="what executes the guest (default: auto)")
-    add("--require", choices=REQUIREMENTS, action="append", default=[], help="fail where the host lacks it")
-    add("--cpu", metavar="MODEL", default="host", help="CPUID template (default: host)")
-    add("--feature", metavar="+NAME|-NAME", action="append", default=[], dest="features", help="change CPUID; repeatable")
-    add("--irqchip", choices=IRQCHIPS, default="split", help="where PIC, PIT and I/O APIC live (default: split)")
-    add("--hugepages", choices=HUGEPAGES, default="none", help="back RAM with huge pages")
-    add("--debug-exit", metavar="PORT", type=_debug_exit, default=0xF4, help="debug exit port, or none (default: 0xf4)")
-    add("--on-reset", choices=ON_RESET, default="exit", help="what a guest's reset does (default: exit)")
-    add("--seed", metavar="N", type=_integer, default=0, help="what a deterministic backend draws from")
-    add("--timeout", metavar="SECONDS", type=_seconds, help="end the run, with status 124")
-    add("--json", action="store_true", help="print the result as JSON on stdout, the console on stderr")
-    add("--log", metavar="FILE", help="also write the console to a file")
-    add("--quiet", "-q", action="store_true", help="no verdict line on stderr")
-    add("--verbose", "-v", action="count", default=0, help="structured logs on stderr")
-    run.set_defaults(function=_run)
+RUN = Command(
+    "run",
+    "Boot a kernel. Its console is stdout, its verdict the exit status: 0 passed, 1 failed, 3 panic or triple fault,\n"
+    "124 timeout, 125 host or usage error. In a terminal, Ctrl-a x ends the machine and Ctrl-a h helps.",
+    "pyhv.cli.run",
+    (
+        Option("--initrd", "initial RAM disk", "FILE"),
+        Option("--cmdline", "kernel command line", "TEXT", alias="--append", default=""),
+        Option("--module", "a boot module, with its arguments", "'FILE [ARGS]'", many=True, key="modules"),
+        Option("--memory", "RAM, as in 512M (default: 256M)", "SIZE", short="-m", default="256M"),
+        Option("--cpus", "virtual CPUs (default: 1)", "N", default=1, convert=integer),
+        Option("--format", f"how KERNEL is read: {', '.join(FORMATS)}", "NAME", default="auto", convert=choice(FORMATS)),
+        Option("--load-address", "flat images: where they go (default: 0x7c00)", "ADDR", default=0x7C00, convert=integer),
+        Option("--entry", "flat images: where they start (default: the load address)", "ADDR", convert=integer),
+        Option("--backend", "what executes the guest: auto, kvm, sim", "NAME", default="auto", convert=choice(BACKENDS)),
+        Option("--require", "fail where the host lacks it: kvm, amd-v", "WHAT", convert=choice(REQUIREMENTS), many=True),
+        Option("--cpu", "CPUID template (default: host)", "MODEL", default="host"),
+        Option("--feature", "add or mask a CPUID feature", "+NAME|-NAME", many=True, key="features"),
+        Option("--irqchip", "where the PIC lives: split, kernel", "WHERE", default="split", convert=choice(IRQCHIPS)),
+        Option("--hugepages", f"what backs RAM: {', '.join(HUGEPAGES)}", "KIND", default="none", convert=choice(HUGEPAGES)),
+        Option("--debug-exit", "debug exit port, or none (default: 0xf4)", "PORT", default=0xF4, convert=_debug_exit),
+        Option("--on-reset", "what a guest's reset does: exit, restart", "WHAT", default="exit", convert=choice(ON_RESET)),
+        Option("--seed", "what a deterministic backend draws from", "N", default=0, convert=integer),
+        Option("--timeout", "end the run, with status 124", "SECONDS", convert=seconds),
+        Option("--json", "print the result as JSON on stdout, the console on stderr", flag=True),
+        Option("--log", "also write the console to a file", "FILE"),
+        Option("--quiet", "no verdict line on stderr", short="-q", flag=True),
+        VERBOSE,
+    ),
+    (Positional("KERNEL", "bzImage, multiboot or PVH ELF, vmlinux, or a flat image"),),
+)
+DOCTOR = Command(
+    "doctor",
+    "What this host offers, why not, and the fix.",
+    "pyhv.cli.doctor",
+    (Option("--json", "print the findings as JSON", flag=True), VERBOSE),
+)
+COMMANDS = {command.name: command for command in (RUN, DOCTOR)}
 
 
-def _run(options: argparse.Namespace) -> int:
-    from pyhv.cli.run import command
+def parse(arguments: Sequence[str]) -> tuple[Command, Values]:
+    """Read a command line. Raises UsageError, and HelpWanted for --help and --version."""
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        text = _overview()
+        if arguments:
+            raise HelpWanted(text)
+        raise UsageError(f"a command is missing: {', '.join(COMMANDS)} (see pyhv --help)")
+    if arguments[0] == "--version":
+        from pyhv import __version__
 
-    return command(options)
-
-
-def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
-    doctor = commands.add_parser("doctor", help="what this host offers, why not, and the fix", allow_abbrev=False)
-    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-    doctor.add_argument("--verbose", "-v", action="count", default=0, help="structured logs on stderr")
-    doctor.set_defaults(function=_doctor)
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from pyhv.cli.doctor import command
-
-    return command(options)
+        raise HelpWanted(f"pyhv {__version__}")
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        raise UsageError(f"{arguments[0]!r} is not a command; there are {', '.join(COMMANDS)} (see pyhv --help)")
+    return command, command.parse(arguments[1:])
 
 
-
+def _overview() -> str:
+    lines = ["usage: pyhv COMMAND ...", "", "A hypervisor in Python.", ""]
+    lines += [f"  {c.name:<10} {c.summary.splitlines()[0]}" for c in COMMANDS.values()]
+    return "\n".join([*lines, "", "pyhv COMMAND --help shows a command's options; pyhv --version the version."])
 
 
 def as_option(message: str, arguments: Sequence[str]) -> str:
@@ -119,6 +90,3 @@ def as_option(message: str, arguments: Sequence[str]) -> str:
     option = "--" + {"features": "feature", "modules": "module"}.get(field, field.replace("_", "-"))
     used = any(a == option or a.startswith(option + "=") for a in arguments)
     return f"{option}: {rest}" if used else message
-
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -16,13 +15,13 @@ from pyhv.result import Outcome
 from pyhv.vm import Vm
 
 if TYPE_CHECKING:
-    import argparse
     from typing import IO
 
+    from pyhv.cli.options import Values
     from pyhv.result import Result
 
 
-def command(options: argparse.Namespace) -> int:
+def command(options: Values) -> int:
     """Run and report; returns the exit status."""
     machine = Machine(
         options.kernel,
@@ -85,8 +84,10 @@ def _open_log(path: str | None) -> IO[bytes] | None:
         raise ConfigError(f"--log: {path!r} cannot be written: {error.strerror}") from None
 
 
-def _report(result: Result, options: argparse.Namespace) -> None:
+def _report(result: Result, options: Values) -> None:
     if options.json:
+        import json
+
         sys.stdout.write(json.dumps(result.to_dict()) + "\n")
         sys.stdout.flush()
     if options.quiet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
+from pyhv.hv.names import BACKENDS, REQUIREMENTS
 from pyhv.record import record
 
 if TYPE_CHECKING:
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
 
     from pyhv.hv.api import Hypervisor
 
-BACKENDS = ("auto", "kvm", "sim")
-REQUIREMENTS = ("kvm", "amd-v")
 
 
 @record(frozen=True)
