@@ -85,6 +85,7 @@ class Serial:
         self._lsr_errors = 0
         self._msr_delta = 0
         self._thre_pending = False
+        self._acknowledges = False
         self._timed_out = False
         self._listening = False
         self._polled = False
@@ -176,7 +177,12 @@ class Serial:
     # Transmitter
 
     def _transmitted(self) -> None:
-        """The holding register was full for an instant: the interrupt falls, then rises."""
+        """The holding register was full for an instant: the interrupt falls, then rises.
+
+        A guest that acknowledges by IIR has not seen the last rise yet if it is still pending: it needs no other edge.
+        """
+        if self._thre_pending and self._acknowledges:
+            return
         self._thre_pending = False
         self._update()
         self._thre_pending = True
@@ -377,6 +383,7 @@ class Serial:
     def _read_iir(self) -> int:
         value = self._pending()
         if value == IIR_THRE:
+            self._acknowledges = True
             self._thre_pending = False
             self._update()
         elif value == IIR_NONE and self._gap is not None:

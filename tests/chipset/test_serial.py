@@ -113,6 +113,18 @@ def test_each_write_gives_an_edge_even_to_a_handler_that_never_reads_iir(port):
     assert port.wire.level
 
 
+def test_a_burst_gives_one_edge_to_a_handler_that_reads_iir(port):
+    port.out(FCR, 0x01)
+    port.out(IER, 2)
+    for _ in range(3):
+        assert port.inp(IIR) == 0xC2
+        before = port.wire.edges
+        for byte in range(16):
+            port.out(THR, byte)
+        assert port.wire.edges == before + 1
+        assert port.wire.level
+
+
 def test_reading_iir_for_a_higher_source_keeps_thre(port):
     port.out(IER, 3)
     port.uart.receive(b"x")
