@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from os import fspath
 
@@ -134,11 +133,15 @@ class Machine:
 
     def to_json(self) -> str:
         """The machine as a JSON object."""
+        import json
+
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Machine:
         """Read a JSON object. Raises ConfigError."""
+        import json
+
         try:
             document = json.loads(text)
         except ValueError as error:
@@ -149,6 +152,8 @@ class Machine:
 
     def to_toml(self) -> str:
         """The machine as a TOML document (JSON's strings, numbers and arrays are TOML's as well)."""
+        import json
+
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.to_dict().items())
 
     @classmethod

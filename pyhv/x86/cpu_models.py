@@ -1,6 +1,8 @@
 """Named CPU models: the psABI's levels, and AMD's EPYC generations as far as a guest sees them."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from pyhv.record import record
 
 
 def _names(text: str) -> frozenset[str]:
@@ -27,7 +29,7 @@ _OPTIONAL = _names(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class CpuModel:
     """`features` are demanded of the host, `optional` ones taken where it has them; all others are masked.
 

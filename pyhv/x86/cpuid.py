@@ -5,8 +5,6 @@ Sources: APM vol. 3, appendix E; Intel SDM vol. 2, CPUID; Documentation/virt/kvm
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError
 from pyhv.x86.cpu_models import MODELS
@@ -116,6 +114,8 @@ def parse_feature(change: str) -> tuple[str, bool]:
     if sign not in ("+", "-"):
         raise ConfigError(f"cpu feature {change!r}: write +name to add one, -name to mask one")
     if name is None:
+        from difflib import get_close_matches
+
         near = get_close_matches(change[1:].lower().replace("-", "_"), FEATURES, 3)
         raise ConfigError(f"cpu feature {change!r} is not known" + (f"; near it: {', '.join(near)}" if near else ""))
     return name, sign == "+"

@@ -5,10 +5,11 @@ Names are those of /proc/cpuinfo; a few that it does not show carry KVM's own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pyhv.record import record
 
 
-class Feature(NamedTuple):
+@record(frozen=True)
+class Feature:
     """Where a feature's bit is; `subleaf` is None where the leaf has no sub-leaves."""
 
     function: int
