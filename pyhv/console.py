@@ -28,7 +28,8 @@ DEFAULT_LIMIT = 64 << 20
 TAIL_LINES = 12
 TAIL_BYTES = 4096
 LINUX_PANIC_MARK = b"Kernel panic - not syncing"
-LINUX_PANIC = rb"(?m:^(?:\[[ \d.]+\](?:\[[^\]]*\])? )?)Kernel panic - not syncing[^\r\n]*"
+LINUX_PANIC = rb"(?m:^|\[[ \d.]+\](?:\[[^\]]*\])? )Kernel panic - not syncing[^\r\n]*"
+"""At the start of a line, or after printk's time stamp: which may follow a prompt that a program left on the line."""
 STREAMING = 0.001
 """Seconds between looks at output that keeps coming."""
 QUIET = 0.02

@@ -228,6 +228,24 @@ def test_a_linux_panic_fails_expectations_at_once_and_is_told_once():
     assert console.panic == panics[0]
 
 
+@pytest.mark.parametrize(
+    ("line", "panics"),
+    [
+        (b"Kernel panic - not syncing: x", True),
+        (b"[    1.25] Kernel panic - not syncing: x", True),
+        (b"[    1.25][   T1] Kernel panic - not syncing: x", True),
+        (b"localhost login: [   12.345678] Kernel panic - not syncing: Fatal exception", True),
+        (b"grep 'Kernel panic - not syncing' log", False),
+        (b"[    1.25] systemd: watching for Kernel panic - not syncing", False),
+    ],
+)
+def test_what_is_a_linux_panic(console, line, panics):
+    console.feed(b"before\r\n" + line)
+    assert console.panic is None
+    console.feed(b"\r\n")
+    assert (console.panic is not None) == panics
+
+
 def test_a_panic_that_was_expected_is_a_match(console):
     console.feed(b"Kernel panic - not syncing: test\n")
     assert console.expect("Kernel panic", 0)
