@@ -43,19 +43,19 @@ class _Table:
             del self.leaves[key]
 
     def has(self, name: str) -> bool:
-        function, index, register, bit = FEATURES[name]
-        leaf = self.leaves.get((function, index))
-        return leaf is not None and bool(leaf[register] >> bit & 1)
+        f = FEATURES[name]
+        leaf = self.leaves.get((f.function, f.subleaf))
+        return leaf is not None and bool(leaf[f.register] >> f.bit & 1)
 
     def set(self, name: str, on: bool) -> None:
-        function, index, register, bit = FEATURES[name]
-        leaf = self.leaves.get((function, index))
+        f = FEATURES[name]
+        leaf = self.leaves.get((f.function, f.subleaf))
         if leaf is None:
             if not on:
                 return
-            self.put(function, index)
-            leaf = self.leaves[(function, index)]
-        leaf[register] = leaf[register] & ~(1 << bit) | int(on) << bit
+            self.put(f.function, f.subleaf)
+            leaf = self.leaves[(f.function, f.subleaf)]
+        leaf[f.register] = leaf[f.register] & ~(1 << f.bit) | int(on) << f.bit
 
     def entries(self) -> list[CpuidEntry]:
         order = sorted(self.leaves, key=lambda key: (key[0], -1 if key[1] is None else key[1]))
@@ -83,7 +83,7 @@ def build(
     Raises ConfigError for a name that does not exist, CapabilityMissing for a feature that the backend lacks.
     """
     table, offered, software = _Table(supported), _Table(supported), _Table(emulated)
-    for name in FEATURES:
+    for name in FEATURES if emulated else ():
         if software.has(name):
             offered.set(name, True)
             if template == "max":
@@ -143,8 +143,8 @@ def _apply_model(table: _Table, name: str, model: CpuModel) -> None:
     if missing:
         raise CapabilityMissing(f"cpu {name}: this backend lacks {', '.join(missing)}")
     wanted = model.features | model.optional | _KEPT
-    for feature, (function, *_) in FEATURES.items():
-        if feature not in wanted and function != 0x4000_0001:
+    for feature, place in FEATURES.items():
+        if feature not in wanted and place.function != 0x4000_0001:
             table.set(feature, False)
     basic, extended, version = table.get(0), table.get(0x8000_0000), table.get(1)
     if model.vendor:
