@@ -5,14 +5,22 @@ Names are those of /proc/cpuinfo; a few that it does not show carry KVM's own.
 
 from __future__ import annotations
 
-Feature = tuple[int, "int | None", str, int]
-"""Where a feature's bit is: function, sub-leaf (None where the leaf has none), register, bit."""
+from pyhv.record import record
+
+@record
+class Feature:
+    """Where a feature's bit is; `subleaf` is None where the leaf has no sub-leaves."""
+
+    function: int
+    subleaf: int | None
+    register: str
+    bit: int
 
 
 def _word(function: int, subleaf: int | None, register: str, names: str) -> dict[str, Feature]:
     """Features of one register: names from bit 0 upwards, "-" where a bit has no name here."""
     return {
-        name: (function, subleaf, register, bit)
+        name: Feature(function, subleaf, register, bit)
         for bit, name in enumerate(names.split())
         if not name.startswith("-")
     }
@@ -132,7 +140,7 @@ NEEDS: dict[str, str] = {
         "avx512f",
     ),
     "avx512f": "avx2",
-    **{name: "svm" for name, feature in FEATURES.items() if feature[0] == 0x8000_000A},
+    **{name: "svm" for name, feature in FEATURES.items() if feature.function == 0x8000_000A},
     "sse4_2": "sse4_1",
     "sse4_1": "ssse3",
     "ssse3": "pni",
