@@ -73,6 +73,12 @@ static void mmx_write(Cpu *cpu, unsigned i, const uint8_t *value)
     memset(slot + 8, 0xFF, 2);
 }
 
+/* CVTPI2xS from memory leaves the x87 unit alone, pending exceptions included. */
+static bool vec_enters_mmx(const Op *op, const VecInfo *info)
+{
+    return (info->reg == OPND_M || info->rm == OPND_M) && !((op->flags & OPF_MEM) && (info->flags & VF_MMX_QUIET));
+}
+
 /* ---- execution ---- */
 /* With the underflow exception unmasked, a tiny result raises it even when it is exact; the masked run cannot tell. */
 static bool vec_tiny_result(const VecFrame *frame, uint32_t flags)
@@ -106,8 +112,11 @@ static void vec_run_fp(Cpu *cpu, const Op *op, const VecStub *stub, VecFrame *fr
     uint32_t raised = frame->mxcsr & MXCSR_EXCEPTIONS;
     if (underflow_unmasked && vec_tiny_result(frame, stub->info.flags))
         raised |= 0x10;
-    if (raised)
+    if (raised) {
+        if ((raised & ~(mxcsr >> 7)) && vec_enters_mmx(op, &stub->info))
+            mmx_enter(cpu); /* even when the conversion then faults */
         vec_fp_exceptions(cpu, op, raised);
+    }
 }
 
 static void vec_stub_operand(Cpu *cpu, VecFrame *frame, uint8_t *into, unsigned kind, unsigned i)
@@ -125,10 +134,10 @@ static const Op *vec_op_stub(Cpu *cpu, const Op *op)
     const VecStub *stub = op->ptr;
     const VecInfo *info = &stub->info;
     const uint32_t f = info->flags;
-    const bool mem = op->flags & OPF_MEM, mmx = info->reg == OPND_M || info->rm == OPND_M;
+    const bool mem = op->flags & OPF_MEM;
     if (!(f & VF_NO_OSFXSR))
         sse_ready(cpu, op);
-    if (mmx)
+    if (vec_enters_mmx(op, info))
         mmx_ready(cpu, op);
 
     VecFrame frame;
@@ -159,11 +168,11 @@ static const Op *vec_op_stub(Cpu *cpu, const Op *op)
 
     if (mem && (f & VF_DEST_RM)) {
         mem_write(cpu, op, linear, frame.b, info->msize);
-        if (mmx)
+        if (vec_enters_mmx(op, info))
             mmx_enter(cpu);
         NEXT;
     }
-    if (mmx && !(mem && (f & VF_MMX_QUIET)))
+    if (vec_enters_mmx(op, info))
         mmx_enter(cpu);
     if (f & VF_EFLAGS)
         set_status_flags(cpu, (uint32_t)frame.rflags & FLAGS_STATUS);

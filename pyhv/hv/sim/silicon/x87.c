@@ -365,17 +365,13 @@ static bool x87_register_form(uint8_t *opcode, uint8_t *modrm)
     case 0xD8:
         return true;
     case 0xD9:
-        if (row == 3) { /* FSTP1 */
-            *opcode = 0xDD;
-            return true;
-        }
         if (row == 2)
             return i == 0; /* FNOP */
         if (row == 4)
             return i == 0 || i == 1 || i == 4 || i == 5; /* FCHS FABS FTST FXAM */
         if (row == 5)
             return i != 7;
-        return true;
+        return true; /* with FSTP1 (row 3), which finds no stack underflow */
     case 0xDA:
         return row <= 3 || *modrm == 0xE9; /* FCMOVcc, FUCOMPP */
     case 0xDB:
