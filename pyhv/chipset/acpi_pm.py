@@ -21,7 +21,9 @@ NS = 1_000_000_000
 TMR_STS = 1 << 0
 GBL_STS = 1 << 5
 PWRBTN_STS = 1 << 8
-ENABLE_BITS = TMR_STS | GBL_STS | PWRBTN_STS
+RTC_STS = 1 << 10
+ENABLE_BITS = TMR_STS | GBL_STS | PWRBTN_STS | RTC_STS
+"""RTC_EN can be set, as Linux tries whatever FIX_RTC says, but the RTC has IRQ8 and never raises this event."""
 
 SCI_EN = 1 << 0
 BM_RLD = 1 << 1

@@ -12,7 +12,7 @@ from pyhv.irq import InterruptLine
 
 NS = 1_000_000_000
 STATUS, ENABLE, CONTROL, TIMER = 0x600, 0x602, 0x604, 0x608
-TMR, GBL, PWRBTN = 0x001, 0x020, 0x100
+TMR, GBL, PWRBTN, RTC = 0x001, 0x020, 0x100, 0x400
 HALF_TURN_NS = -(-(1 << 23) * NS // PM_TIMER_HZ)
 
 
@@ -97,7 +97,7 @@ def test_an_unheard_button_only_sets_its_status(board):
 
 def test_only_existing_events_can_be_enabled(board):
     board.out(ENABLE, 0xFFFF)
-    assert board.read(ENABLE) == TMR | GBL | PWRBTN
+    assert board.read(ENABLE) == TMR | GBL | PWRBTN | RTC
 
 
 def test_wide_access_to_the_event_block(board):
