@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("auto", "flat", "multiboot", "pvh", "bzimage", "elf")
 MIN_RAM = 1 << 20
+MAX_CPUS = 4096
+"""What the tables could name; a machine has fewer."""
 FLAT_ADDRESS = 0x7C00
 
 
@@ -70,8 +72,8 @@ def load(
         from pyhv.boot.recognise import recognise
 
         format = recognise(image)
-    if cpus < 1:
-        raise ConfigError(f"--cpus: {cpus} is not at least 1")
+    if not 1 <= cpus <= MAX_CPUS:
+        raise ConfigError(f"--cpus: {cpus} is not from 1 to {MAX_CPUS}")
     if ram_size < MIN_RAM:
         raise BootError(f"--memory: {ram_size} bytes are too little to boot from; at least 1 MiB is needed")
     built = firmware.build(cpus, aml)

@@ -24,7 +24,7 @@ class _Decompressor(Protocol):
 
 
 def unpack(image: Image) -> bytes:
-    """The vmlinux of a bzImage, an ELF file.
+    """The vmlinux of a bzImage, an ELF file. The build puts its size, in four bytes, at the end of the packed one.
 
     Raises BootError when there is none or it is damaged, CapabilityMissing when its packing needs a library that is not
     installed.
@@ -37,6 +37,11 @@ def unpack(image: Image) -> bytes:
         raise BootError(f"{image}: bzImage: the payload is damaged: {error}") from None
     if len(out) > LIMIT:
         raise BootError(f"{image}: bzImage: the payload unpacks to more than {LIMIT >> 20} MiB")
+    claimed = int.from_bytes(packed[-4:], "little")
+    if out is not packed and claimed != len(out):
+        raise BootError(
+            f"{image}: bzImage: the payload is damaged: it unpacks to {len(out)} bytes, and says {claimed} at its end"
+        )
     if out[:4] != ELF_MAGIC:
         raise BootError(f"{image}: bzImage: the payload does not hold an ELF file")
     return out
