@@ -148,7 +148,7 @@ def test_setup_headers_that_lie(image: BzImage, what: str) -> None:
 @pytest.mark.parametrize("length", [0x206, 0x22F, 0x231, 0x600])
 def test_truncated_images(length: int) -> None:
     data = BzImage().build()[:length]
-    with pytest.raises(BootError, match="truncated|outside the file"):
+    with pytest.raises(BootError, match=r"truncated|outside the file"):
         boot.load(guest_memory(), data, cpus=1, ram_size=16 * MIB)
 
 

@@ -45,7 +45,7 @@ def check(image: bytes, format: str, **options: object) -> None:
     assert 0 <= first < end <= SIZE
     assert memory.contains(state.entry, 1)
     info, info_end = state.notes.get("info", SIZE), state.notes.get("info_end", SIZE)
-    assert info_end <= SIZE and (info >= end or info_end <= first or len(image) > 52 and image[:4] == b"\x7fELF")
+    assert info_end <= SIZE and (info >= end or info_end <= first or (len(image) > 52 and image[:4] == b"\x7fELF"))
 
 
 mutations = st.lists(

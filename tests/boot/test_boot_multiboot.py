@@ -169,7 +169,7 @@ def test_the_kludge_with_zero_ends_loads_the_whole_file_and_clears_nothing() -> 
 
 def test_the_kludge_may_load_from_the_middle_of_the_file() -> None:
     image = b"\xcc" * 4096 + multiboot_header(1 << 16, 0x200000, 0x200000, 0, 0, 0x200020) + b"\x12" * 64
-    state, memory = start(image)
+    _state, memory = start(image)
     assert memory.read(0x200000, 96) == image[4096:]
 
 

@@ -1,5 +1,7 @@
 """The memory map and the places that loaders choose."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ GIB = 1 << 30
 @given(st.integers(1, 1 << 28).map(lambda pages: pages * 4096).filter(lambda size: size >= MIB))
 def test_the_map_is_sorted_disjoint_and_only_ram_is_ram(size: int) -> None:
     entries = memory_map(size)
-    for a, b in zip(entries, entries[1:], strict=False):
+    for a, b in itertools.pairwise(entries):
         assert a.end <= b.address
     usable = sum(e.length for e in entries if e.kind == RAM)
     assert size - MIB <= usable <= size

@@ -67,9 +67,9 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="not a regular file"):
         boot.load(guest_memory(), tmp_path / "pipe", cpus=1, ram_size=16 * MIB)
-    with pytest.raises(ConfigError, match="--initrd .*: No such file"):
+    with pytest.raises(ConfigError, match=r"--initrd .*: No such file"):
         boot.load(guest_memory(), multiboot_elf(), cpus=1, ram_size=16 * MIB, initrd=tmp_path / "none")
-    with pytest.raises(ConfigError, match="--module .*: No such file"):
+    with pytest.raises(ConfigError, match=r"--module .*: No such file"):
         boot.load(guest_memory(), multiboot_elf(), cpus=1, ram_size=16 * MIB, modules=[(tmp_path / "none", "")])
 
 
@@ -89,7 +89,7 @@ def test_options_of_no_sense() -> None:
         boot.load(memory, multiboot_elf(), cpus=0, ram_size=16 * MIB)
     with pytest.raises(ConfigError, match="--cpus: 10000"):
         boot.load(memory, multiboot_elf(), cpus=10000, ram_size=16 * MIB)
-    with pytest.raises(ConfigError, match="--cmdline: .*cannot be encoded"):
+    with pytest.raises(ConfigError, match=r"--cmdline: .*cannot be encoded"):
         boot.load(memory, multiboot_elf(), cpus=1, ram_size=16 * MIB, cmdline="\ud800")
     with pytest.raises(ConfigError, match="--cmdline: contains a NUL"):
         boot.load(memory, multiboot_elf(), cpus=1, ram_size=16 * MIB, cmdline="a\0b")

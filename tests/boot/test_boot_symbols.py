@@ -72,7 +72,7 @@ def test_files_without_symbols(content: bytes) -> None:
 
 def test_damaged_tables() -> None:
     good = image(64, SYMBOLS)
-    for position in range(0, 64):
+    for position in range(64):
         bad = bytearray(good)
         bad[position] ^= 0xFF
         SymbolTable.open(bytes(bad)).lookup(MIB)
