@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from pyhv.hv.exits import Exit, Halt, Interrupted, InterruptWindow, IoapicEoi, PioOut, Shutdown
 from pyhv.hv.api import Hypervisor, Vcpu
+from pyhv.hv.exits import Exit, Halt, Interrupted, InterruptWindow, IoapicEoi, PioOut, Shutdown
 from pyhv.irq import Msi
 
 from . import apic

@@ -26,6 +26,9 @@ GENERAL = struct.Struct("<18Q")
 _SEGMENT = "QIH10B"
 _SYSTEM = struct.Struct("<" + _SEGMENT * 8 + "QH6x" * 2 + "7Q")
 _SEGMENT_FIELDS = 13
+_FXSAVE = struct.Struct("<HHBxHQQI")
+_XSTATE_BV = 512
+_X87, _SSE = 1, 2
 
 
 def pack_general(r: GeneralRegisters) -> bytes:
@@ -106,8 +109,7 @@ def from_fpu(f: Any) -> FpuRegisters:
 
 def to_fpu(r: FpuRegisters) -> Any:
     """To `struct kvm_fpu`. Raises ConfigError where a register is not 16 bytes."""
-    if len(r.st) != 8 or len(r.xmm) != 16 or any(len(value) != 16 for value in (*r.st, *r.xmm)):
-        raise ConfigError("FPU registers: 8 of st and 16 of xmm, 16 bytes each, are needed")
+    _check_fpu(r)
     return ffi.new(
         "struct kvm_fpu *",
         {
@@ -122,6 +124,33 @@ def to_fpu(r: FpuRegisters) -> Any:
             "mxcsr": r.mxcsr,
         },
     )
+
+
+def from_xsave(area: bytes) -> FpuRegisters:
+    """From the legacy part of an XSAVE area (APM vol. 2, 11.5.10); registers in their initial state read as such."""
+    fcw, fsw, ftw, fop, fip, fdp, mxcsr = _FXSAVE.unpack_from(area)
+    present = int.from_bytes(area[_XSTATE_BV : _XSTATE_BV + 8], "little")
+    if not present & _X87:
+        fcw, fsw, ftw, fop, fip, fdp = 0x37F, 0, 0, 0, 0, 0
+    st = tuple(area[32 + 16 * i : 48 + 16 * i] if present & _X87 else bytes(16) for i in range(8))
+    xmm = tuple(area[160 + 16 * i : 176 + 16 * i] if present & _SSE else bytes(16) for i in range(16))
+    return FpuRegisters(st, xmm, fcw, fsw, ftw, fop, fip, fdp, mxcsr)
+
+
+def into_xsave(area: bytes, r: FpuRegisters) -> bytes:
+    """An XSAVE area with its x87 and SSE registers replaced. Raises ConfigError where a register is not 16 bytes."""
+    _check_fpu(r)
+    out = bytearray(area)
+    _FXSAVE.pack_into(out, 0, r.fcw, r.fsw, r.ftw, r.fop, r.fip, r.fdp, r.mxcsr)
+    out[32:160] = b"".join(r.st)
+    out[160:416] = b"".join(r.xmm)
+    out[_XSTATE_BV] |= _X87 | _SSE
+    return bytes(out)
+
+
+def _check_fpu(r: FpuRegisters) -> None:
+    if len(r.st) != 8 or len(r.xmm) != 16 or any(len(value) != 16 for value in (*r.st, *r.xmm)):
+        raise ConfigError("FPU registers: 8 of st and 16 of xmm, 16 bytes each, are needed")
 
 
 def from_debug(d: Any) -> DebugRegisters:

@@ -198,13 +198,19 @@ class KvmVcpu:
 
     @property
     def fpu(self) -> FpuRegisters:
+        if self._vm.hypervisor.extensions["XSAVE"]:
+            return state.from_xsave(self.xsave)
         fpu = ffi.new("struct kvm_fpu *")
         request(self.fd, "KVM_GET_FPU", fpu)
         return state.from_fpu(fpu)
 
     @fpu.setter
     def fpu(self, registers: FpuRegisters) -> None:
-        request(self.fd, "KVM_SET_FPU", state.to_fpu(registers))
+        # KVM_SET_FPU leaves MXCSR and XSTATE_BV as they are: it is for hosts without XSAVE only.
+        if self._vm.hypervisor.extensions["XSAVE"]:
+            self.xsave = state.into_xsave(self.xsave, registers)
+        else:
+            request(self.fd, "KVM_SET_FPU", state.to_fpu(registers))
 
     @property
     def debug(self) -> DebugRegisters:
