@@ -28,7 +28,9 @@ def test_a_read_only_slot_is_read_without_an_exit_and_written_with_one(backend: 
         pytest.skip("the backend has no read-only slots")
     rom = bench.vm.add_memory(0x40_0000, 0x1000, readonly=True, name="rom")
     bench.vm.memory.load(0x40_0000, b"\x11\x22\x33\x44")
-    bench.load("mov eax, [0x400000]; out 0xe9, eax; mov dword ptr [0x400000], 0xAABBCCDD; mov eax, [0x400000]; out 0xe9, eax")
+    bench.load(
+        "mov eax, [0x400000]; out 0xe9, eax; mov dword ptr [0x400000], 0xAABBCCDD; mov eax, [0x400000]; out 0xe9, eax"
+    )
     assert bench.output(1) == [0x44332211]
     write = bench.expect(MmioWrite)
     assert (write.address, write.data) == (0x40_0000, bytes.fromhex("ddccbbaa"))
@@ -62,7 +64,8 @@ def test_an_access_across_two_adjacent_regions(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "size"), [(0x1000, 0x1000), (0x1F_F000, 0x2000), (0x30_0800, 0x1000), (0x30_0000, 0x800), (0x30_0000, 0)]
+    ("address", "size"),
+    [(0x1000, 0x1000), (0x1F_F000, 0x2000), (0x30_0800, 0x1000), (0x30_0000, 0x800), (0x30_0000, 0)],
 )
 def test_ranges_that_overlap_or_are_not_whole_pages_are_refused(bench: Bench, address: int, size: int) -> None:
     with pytest.raises(ConfigError):

@@ -185,7 +185,9 @@ def test_cpuid_is_what_was_set(bench: Bench) -> None:
     assert any(e.function == 0 for e in entries)
     named = [replace(e, ebx=0x64636261) if e.function == 0x8000_0002 else e for e in entries]
     bench.vcpu.set_cpuid(named)
-    bench.load("mov eax, 0x80000002; cpuid; mov eax, ebx; out 0xe9, eax; mov eax, 1; cpuid; mov eax, ecx; out 0xe9, eax")
+    bench.load(
+        "mov eax, 0x80000002; cpuid; mov eax, ebx; out 0xe9, eax; mov eax, 1; cpuid; mov eax, ecx; out 0xe9, eax"
+    )
     name, features = bench.output(2)
     assert name == 0x64636261
     assert features >> 31, "the hypervisor bit"
