@@ -7,7 +7,6 @@ two devices, the way an ISA bridge does. An address that nobody claims reads all
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 
 from pyhv._types import TYPE_CHECKING, Protocol
 from pyhv.errors import ConfigError
@@ -51,13 +50,34 @@ class Mapping:
         return self.base + self.length
 
 
+class Deferred:
+    """A device that is made when the guest first touches one of its ranges: most guests never touch most devices.
+
+    `build` makes the device and maps what it claims. Ranges are registered by `AddressSpace.defer`.
+    """
+
+    __slots__ = ("_build", "built", "name")
+
+    def __init__(self, name: str, build: Callable[[], None]) -> None:
+        self.name = name
+        self.built = False
+        self._build = build
+
+    def __call__(self) -> None:
+        """Make the device, once."""
+        if not self.built:
+            self.built = True
+            self._build()
+
+
 class AddressSpace:
     """The ports (`limit` 0x10000) or the physical addresses that devices answer."""
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
         self.limit = limit
-        self.unclaimed: Counter[int] = Counter()
+        self.unclaimed: dict[int, int] = {}
+        self._deferred: list[tuple[int, int, Deferred]] = []
         self._bases: list[int] = []
         self._mappings: list[Mapping] = []
 
@@ -71,6 +91,11 @@ class AddressSpace:
         mapping = Mapping(base, length, handler, name, width)
         if length <= 0 or base < 0 or mapping.end > self.limit:
             raise ConfigError(f"{name}: [{base:#x}, {base + length:#x}) is outside the {self.name} space")
+        for start, end, unit in self._deferred:
+            if start < mapping.end and base < end and not unit.built:
+                raise ConfigError(
+                    f"{name}: {self.name} [{base:#x}, {mapping.end:#x}) overlaps {unit.name} [{start:#x}, {end:#x})"
+                )
         index = bisect_right(self._bases, base)
         for other in self._mappings[max(0, index - 1) : index + 1]:
             if other.base < mapping.end and base < other.end:
@@ -82,6 +107,10 @@ class AddressSpace:
         self._mappings.insert(index, mapping)
         return mapping
 
+    def defer(self, base: int, length: int, unit: Deferred) -> None:
+        """Reserve a range for a device that is made when it is first touched."""
+        self._deferred.append((base, base + length, unit))
+
     def unmap(self, mapping: Mapping) -> None:
         """Give a claim back; unknown mappings are ignored."""
         index = bisect_right(self._bases, mapping.base) - 1
@@ -89,12 +118,17 @@ class AddressSpace:
             del self._bases[index], self._mappings[index]
 
     def find(self, address: int) -> Mapping | None:
-        """The claim that holds this address."""
+        """The claim that holds this address; makes a deferred device that does."""
         index = bisect_right(self._bases, address) - 1
-        if index < 0:
-            return None
-        mapping = self._mappings[index]
-        return mapping if address < mapping.base + mapping.length else None
+        if index >= 0:
+            mapping = self._mappings[index]
+            if address < mapping.base + mapping.length:
+                return mapping
+        for start, end, unit in self._deferred:
+            if start <= address < end and not unit.built:
+                unit()
+                return self.find(address)
+        return None
 
     def read(self, address: int, size: int) -> int:
         """Read `size` bytes (1 to 8) little-endian; never fails."""
@@ -124,8 +158,7 @@ class AddressSpace:
         while address < end:
             mapping = self.find(address)
             if mapping is None:
-                index = bisect_right(self._bases, address)
-                stop = min(end, self._bases[index]) if index < len(self._bases) else end
+                stop = self._gap_end(address, end)
                 pieces.append((None, address, stop - address))
                 address = stop
                 continue
@@ -135,6 +168,12 @@ class AddressSpace:
             pieces.append((mapping, address, length))
             address += length
         return pieces
+
+    def _gap_end(self, address: int, end: int) -> int:
+        """Where the next claim begins, at most `end`."""
+        index = bisect_right(self._bases, address)
+        starts = [start for start, _, unit in self._deferred if start > address and not unit.built]
+        return min([end, *self._bases[index : index + 1], *starts])
 
     def _read_split(self, address: int, size: int) -> int:
         value = 0
@@ -160,7 +199,7 @@ class AddressSpace:
         counter = self.unclaimed
         if address not in counter and len(counter) >= UNCLAIMED_KEYS:
             address = -1
-        counter[address] += 1
+        counter[address] = counter.get(address, 0) + 1
 
 
 def port_space() -> AddressSpace:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pyhv.chipset.pic import Pic
     from pyhv.hv.api import Vcpu
     from pyhv.vm import Vm
 
@@ -35,7 +36,7 @@ class VcpuLoop:
         self.recent: deque[x.Exit] = deque(maxlen=RECENT_EXITS)
         self.registers = ""
         self.cpu_ns = 0
-        self._pic = vm.pc.pic if vcpu.index == 0 else None
+        self._pc = vm.pc if vcpu.index == 0 else None
         self._ports = vm.pc.ports
         self._mmio = vm.pc.mmio
         self._lock = vm.lock
@@ -68,9 +69,9 @@ class VcpuLoop:
 
     def run_raw(self) -> x.Exit:
         """Run to the next exit and count it; the caller handles it."""
-        pic = self._pic
-        if pic is not None and pic.output:
-            self._offer_extint()
+        pc = self._pc
+        if pc is not None and (pic := pc.pic) is not None and pic.output:
+            self._offer_extint(pic)
         exit = self.vcpu.run()
         kind = type(exit)
         counts = self.counts
@@ -110,9 +111,8 @@ class VcpuLoop:
             except PyhvError as error:
                 self.registers = f"registers cannot be read: {error}"
 
-    def _offer_extint(self) -> None:
-        vcpu, pic = self.vcpu, self._pic
-        assert pic is not None
+    def _offer_extint(self, pic: Pic) -> None:
+        vcpu = self.vcpu
         with self._lock:
             if not pic.output:
                 return

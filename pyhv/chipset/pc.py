@@ -1,32 +1,27 @@
-"""The PC that a Machine describes: its address spaces, its chipset, and how its interrupt wires run."""
+"""The PC that a Machine describes: its address spaces, its chipset, and how its interrupt wires run.
+
+A guest of a few thousand instructions prints a line and ends: all it meets is a serial port and the debug exit. So every
+other device is made when the guest first touches it (`pyhv.bus.Deferred`). None of them does anything before that.
+"""
 
 from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING, Protocol
-from pyhv.bus import mmio_space, port_space
+from pyhv.bus import Deferred, mmio_space, port_space
 from pyhv.chipset import layout
-from pyhv.chipset.acpi_pm import AcpiPm
-from pyhv.chipset.bochs_console import BochsConsole
 from pyhv.chipset.debug_exit import DebugExit
-from pyhv.chipset.fw_cfg import FwCfg
-from pyhv.chipset.gsi import GsiRouter
-from pyhv.chipset.i8042 import I8042
-from pyhv.chipset.ioapic import IoApic
-from pyhv.chipset.pic import Pic
-from pyhv.chipset.pit import Pit
-from pyhv.chipset.post import PostPorts
-from pyhv.chipset.pvpanic import Pvpanic
-from pyhv.chipset.reset_control import ResetControl
-from pyhv.chipset.rtc import Rtc
 from pyhv.chipset.serial import Serial
-from pyhv.chipset.testdev import TestDevice
-from pyhv.device import Platform
+from pyhv.errors import ConfigError
 from pyhv.irq import SharedLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyhv.bus import AddressSpace
+    from pyhv.chipset.acpi_pm import AcpiPm
+    from pyhv.chipset.gsi import GsiRouter
+    from pyhv.chipset.ioapic import IoApic
+    from pyhv.chipset.pic import Pic
     from pyhv.clock import Clock
     from pyhv.control import MachineControl
     from pyhv.device import MsrRead, MsrWrite
@@ -37,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_REPORTED = 32
 """Unclaimed addresses that a Result lists, the most used first."""
+KEYBOARD_IRQ, AUX_IRQ = 1, 12
 
 
 class ChipsetDevice(Protocol):
@@ -62,66 +58,166 @@ class Pc:
         kick: Callable[[], None],
         add_msrs: Callable[[Sequence[int], MsrRead, MsrWrite], None],
     ) -> None:
+        self.machine = machine
+        self.memory = memory
+        self.clock = clock
+        self.control = control
         self.ports = port_space()
         self.mmio = mmio_space()
         self.pic: Pic | None = None
         self.ioapic: IoApic | None = None
+        self.acpi_pm: AcpiPm | None = None
         self._handle = handle
+        self._output = output
         self._kick = kick
+        self._router: GsiRouter | None = None
+        self._wires: dict[int, SharedLine] = {}
         self._devices: list[ChipsetDevice] = []
-        line = self._kernel_lines() if machine.irqchip == "kernel" else self._split_irqchip(clock)
-        self.serial = Serial(output=output, irq=line(layout.COM_IRQS[layout.COM1]), clock=clock)
-        self.fw_cfg = FwCfg(memory=memory, cpus=machine.cpus)
-        self.acpi_pm = AcpiPm(clock=clock, control=control, sci=line(layout.SCI_IRQ))
-        self._devices += [
-            self.serial,
-            Rtc(clock=clock, irq=line(layout.RTC_IRQ), ram_size=machine.memory),
-            self.acpi_pm,
-            I8042(control=control, keyboard_irq=line(1), aux_irq=line(12)),
-            ResetControl(control=control),
-            Pvpanic(control=control),
-            BochsConsole(output=output),
-            PostPorts(),
-            TestDevice(line=line, send_msi=handle.signal_msi),
-            self.fw_cfg,
-        ]
+        self.serial = Serial(output=output, irq=self.line(layout.COM_IRQS[layout.COM1]), clock=clock)
+        self._add(self.serial)
         if machine.debug_exit is not None:
-            self._devices.append(DebugExit(control=control, port=machine.debug_exit))
-        for device in self._devices:
-            device.attach(self.ports, self.mmio)
+            self._add(DebugExit(control=control, port=machine.debug_exit))
+        self._defer()
+        if machine.devices:
+            self._attach_user_devices(add_msrs)
+
+    def _add(self, device: ChipsetDevice) -> None:
+        self._devices.append(device)
+        device.attach(self.ports, self.mmio)
+
+    def _defer(self) -> None:
+        def defer(name: str, build: Callable[[], None], *ranges: tuple[int, int]) -> Deferred:
+            unit = Deferred(name, build)
+            for base, length in ranges:
+                (self.ports if base < self.ports.limit else self.mmio).defer(base, length, unit)
+            return unit
+
+        if self.machine.irqchip == "split":
+            self._controllers = defer(
+                "interrupt controllers",
+                self._build_controllers,
+                (layout.PIC_MASTER, 2),
+                (layout.PIC_SLAVE, 2),
+                (layout.PIC_ELCR, 2),
+                (layout.PIT_BASE, 4),
+                (layout.PORT_61, 1),
+                (layout.IOAPIC_BASE, 0x1000),
+            )
+        defer("rtc", self._build_rtc, (layout.RTC_BASE, 2))
+        defer("acpi power management", self._build_acpi_pm, (layout.PM1_EVENT_PORT, 12))
+        defer("i8042", self._build_i8042, (layout.I8042_DATA, 1), (layout.I8042_COMMAND, 1))
+        defer("reset control", self._build_reset_control, (layout.RESET_CONTROL_PORT, 1), (layout.PORT_92, 1))
+        defer("pvpanic", self._build_pvpanic, (layout.PVPANIC_PORT, 1))
+        defer("bochs console", self._build_bochs_console, (layout.BOCHS_CONSOLE_PORT, 1))
+        defer("post code", self._build_post, (layout.POST_PORT, 1), (layout.DELAY_PORT, 1))
+        defer("fw_cfg", self._build_fw_cfg, (layout.FW_CFG_PORT, 2), (layout.FW_CFG_DMA_PORT, 8))
+        defer(
+            "test device",
+            self._build_test_device,
+            (layout.TESTDEV_LATCH_PORT, 9),
+            (layout.TESTDEV_LATCH_PORT + 10, 2),
+            (layout.TESTDEV_IRQ_PORT, layout.IOAPIC_PINS),
+            (layout.TESTDEV_MSI_PORT, 8),
+            (layout.TESTDEV_MMIO, layout.TESTDEV_MMIO_SIZE),
+        )
+
+    def _build_controllers(self) -> None:
+        from pyhv.chipset.gsi import GsiRouter
+        from pyhv.chipset.ioapic import IoApic
+        from pyhv.chipset.pic import Pic
+        from pyhv.chipset.pit import Pit
+
+        self.pic = Pic(on_output=self._pic_output)
+        self.ioapic = IoApic(deliver=self._handle.signal_msi, on_routes_changed=self._routes_changed)
+        self._router = GsiRouter(pic=self.pic, ioapic=self.ioapic)
+        self._add(self.pic)
+        self._add(self.ioapic)
+        self._add(Pit(clock=self.clock, line=self.line(0), listener=self._router))
+
+    def _build_rtc(self) -> None:
+        from pyhv.chipset.rtc import Rtc
+
+        self._add(Rtc(clock=self.clock, irq=self.line(layout.RTC_IRQ), ram_size=self.machine.memory))
+
+    def _build_acpi_pm(self) -> None:
+        from pyhv.chipset.acpi_pm import AcpiPm
+
+        self.acpi_pm = AcpiPm(clock=self.clock, control=self.control, sci=self.line(layout.SCI_IRQ))
+        self._add(self.acpi_pm)
+
+    def _build_i8042(self) -> None:
+        from pyhv.chipset.i8042 import I8042
+
+        self._add(I8042(control=self.control, keyboard_irq=self.line(KEYBOARD_IRQ), aux_irq=self.line(AUX_IRQ)))
+
+    def _build_reset_control(self) -> None:
+        from pyhv.chipset.reset_control import ResetControl
+
+        self._add(ResetControl(control=self.control))
+
+    def _build_pvpanic(self) -> None:
+        from pyhv.chipset.pvpanic import Pvpanic
+
+        self._add(Pvpanic(control=self.control))
+
+    def _build_bochs_console(self) -> None:
+        from pyhv.chipset.bochs_console import BochsConsole
+
+        self._add(BochsConsole(output=self._output))
+
+    def _build_post(self) -> None:
+        from pyhv.chipset.post import PostPorts
+
+        self._add(PostPorts())
+
+    def _build_fw_cfg(self) -> None:
+        from pyhv.chipset.fw_cfg import FwCfg
+
+        self._add(FwCfg(memory=self.memory, cpus=self.machine.cpus))
+
+    def _build_test_device(self) -> None:
+        from pyhv.chipset.testdev import TestDevice
+
+        self._add(TestDevice(line=self.line, send_msi=self._handle.signal_msi))
+
+    def _attach_user_devices(self, add_msrs: Callable[[Sequence[int], MsrRead, MsrWrite], None]) -> None:
+        from pyhv.device import Platform
+
         platform = Platform(
             ports=self.ports,
             mmio=self.mmio,
-            memory=memory,
-            clock=clock,
-            control=control,
-            line=line,
-            send_msi=handle.signal_msi,
+            memory=self.memory,
+            clock=self.clock,
+            control=self.control,
+            line=self.line,
+            send_msi=self._handle.signal_msi,
             msr=add_msrs,
         )
-        self._user_devices = machine.devices
-        for user_device in machine.devices:
-            user_device.attach(platform)
+        for device in self.machine.devices:
+            device.attach(platform)
 
-    def _split_irqchip(self, clock: Clock) -> Callable[[int], InterruptLine]:
-        """PIC, I/O APIC and PIT in Python; gives the function that makes lines to them."""
-        self.pic = Pic(on_output=self._pic_output)
-        self.ioapic = IoApic(deliver=self._handle.signal_msi, on_routes_changed=self._routes_changed)
-        router = GsiRouter(pic=self.pic, ioapic=self.ioapic)
-        pit = Pit(clock=clock, line=router.line(0), listener=router)
-        self._devices += [self.pic, self.ioapic, pit]
-        return router.line
+    def line(self, gsi: int) -> InterruptLine:
+        """A new source of ISA IRQ or GSI `gsi`; the controllers are made when one first rises."""
+        wire = self._wires.get(gsi)
+        if wire is None:
+            if not 0 <= gsi < layout.IOAPIC_PINS:
+                raise ConfigError(f"interrupt {gsi}: allowed are 0 to {layout.IOAPIC_PINS - 1}")
+            wire = self._wires[gsi] = SharedLine(self._wire(gsi))
+        return wire.source()
 
-    def _kernel_lines(self) -> Callable[[int], InterruptLine]:
-        """Lines into the backend's own irqchip, one shared wire a GSI."""
-        wires: dict[int, SharedLine] = {}
+    def _wire(self, gsi: int) -> Callable[[bool], None]:
+        if self.machine.irqchip == "kernel":
+            return lambda level: self._handle.set_irq_line(gsi, level)
+        inputs: list[InterruptLine] = []
 
-        def line(gsi: int) -> InterruptLine:
-            if gsi not in wires:
-                wires[gsi] = SharedLine(lambda level: self._handle.set_irq_line(gsi, level))
-            return wires[gsi].source()
+        def drive(level: bool) -> None:
+            if not inputs:
+                self._controllers()
+                assert self._router is not None
+                inputs.append(self._router.line(gsi))
+            inputs[0].set(level)
 
-        return line
+        return drive
 
     def _pic_output(self, level: bool) -> None:
         if level:
@@ -140,7 +236,7 @@ class Pc:
         """Return every device to its power-on state."""
         for device in self._devices:
             device.reset()
-        for user_device in self._user_devices:
+        for user_device in self.machine.devices:
             user_device.reset()
 
     def unclaimed(self) -> dict[str, int]:

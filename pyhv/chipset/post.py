@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
+from pyhv.chipset.layout import DELAY_PORT, POST_PORT
 
 if TYPE_CHECKING:
     from pyhv.bus import AddressSpace
 
-POST_PORT, DELAY_PORT = 0x80, 0xED
 
 
 class PostPorts:
