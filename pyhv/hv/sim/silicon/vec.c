@@ -113,6 +113,7 @@ static void vec_run_fp(Cpu *cpu, const Op *op, const VecStub *stub, VecFrame *fr
     if (underflow_unmasked && vec_tiny_result(frame, stub->info.flags))
         raised |= 0x10;
     if (raised) {
+        raised = vec_post_exceptions(cpu, op, stub, frame, raised);
         if ((raised & ~(mxcsr >> 7)) && vec_enters_mmx(op, &stub->info))
             mmx_enter(cpu); /* even when the conversion then faults */
         vec_fp_exceptions(cpu, op, raised);

@@ -150,6 +150,8 @@ void mmx_ready(Cpu *cpu, const Op *op);                            /* #UD, #NM, 
 _Noreturn void vec_misaligned(Cpu *cpu, const Op *op);
 /* The SIMD exceptions of `raised` (MXCSR flags of a run with all masked): sets MXCSR, or leaves with #XF or #UD. */
 void vec_fp_exceptions(Cpu *cpu, const Op *op, uint32_t raised);
+/* Corrects PE in `raised` where overflow or underflow is unmasked (vec_fp.c). */
+uint32_t vec_post_exceptions(Cpu *cpu, const Op *op, const VecStub *stub, const VecFrame *frame, uint32_t raised);
 uint32_t vec_mxcsr_mask(const Cpu *cpu);                           /* writable bits */
 bool vec_direct(const Insn *insn, unsigned prefix, Op *op);        /* vec_fast.c: sets op->fn, or false */
 bool vec_special(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op, bool *defined); /* vec_misc.c */
