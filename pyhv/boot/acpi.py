@@ -23,6 +23,7 @@ OEM: Final = b"PYHV  "
 OEM_TABLE: Final = b"PYHVMACH"
 CREATOR: Final = b"PYHV"
 HEADER_SIZE: Final = 36
+FADT_SIZE: Final = 276
 RESET_VALUE: Final = 0x06
 """Port 0xCF9: a full reset."""
 CMOS_CENTURY: Final = 0x32
@@ -68,7 +69,7 @@ def _register(width: int, address: int, access: int) -> bytes:
 
 def fadt(facs_at: int, dsdt_at: int) -> bytes:
     """The fixed description table, revision 6 (5.2.9)."""
-    body = bytearray(276 - HEADER_SIZE)
+    body = bytearray(FADT_SIZE - HEADER_SIZE)
 
     def put(layout: str, offset: int, value: int) -> None:
         struct.pack_into(layout, body, offset - HEADER_SIZE, value)
@@ -114,32 +115,27 @@ def madt(cpus: int) -> bytes:
     return table(b"APIC", 4, struct.pack("<II", LAPIC_BASE, 1) + b"".join(entries))
 
 
-def build(base: int, cpus: int, aml: bytes = b"") -> bytes:
-    """All tables for address `base`, a multiple of 64; the root pointer comes first."""
-    facs_at = base + 64
+def build_below(end: int, cpus: int, aml: bytes = b"") -> tuple[int, bytes]:
+    """All tables, to end at or below `end`: their address, a multiple of 64, and bytes. The root pointer comes first."""
     dsdt = table(b"DSDT", 2, dsdt_body(cpus, aml))
     apic = madt(cpus)
-    dsdt_at = facs_at + 64
-    fadt_at = _after(dsdt_at, dsdt)
-    fixed = fadt(facs_at, dsdt_at)
-    madt_at = _after(fadt_at, fixed)
-    rsdt_at = _after(madt_at, apic)
-    rsdt = table(b"RSDT", 1, struct.pack("<II", fadt_at, madt_at))
-    xsdt = table(b"XSDT", 1, struct.pack("<QQ", fadt_at, madt_at))
-    xsdt_at = _after(rsdt_at, rsdt)
-    out = bytearray(xsdt_at + len(xsdt) - base)
-    for address, data in (
-        (base, rsdp(rsdt_at, xsdt_at)),
-        (facs_at, facs()),
-        (dsdt_at, dsdt),
-        (fadt_at, fixed),
-        (madt_at, apic),
-        (rsdt_at, rsdt),
-        (xsdt_at, xsdt),
-    ):
-        out[address - base : address - base + len(data)] = data
-    return bytes(out)
-
-
-def _after(address: int, data: bytes) -> int:
-    return (address + len(data) + 7) & -8
+    sizes = (64, 64, len(dsdt), FADT_SIZE, len(apic), HEADER_SIZE + 2 * 4, HEADER_SIZE + 2 * 8)
+    offsets, size = [], 0
+    for length in sizes:
+        offsets.append(size)
+        size += (length + 7) & -8
+    base = (end - size) & -64
+    _, facs_at, dsdt_at, fadt_at, madt_at, rsdt_at, xsdt_at = (base + offset for offset in offsets)
+    parts = (
+        rsdp(rsdt_at, xsdt_at),
+        facs(),
+        dsdt,
+        fadt(facs_at, dsdt_at),
+        apic,
+        table(b"RSDT", 1, struct.pack("<II", fadt_at, madt_at)),
+        table(b"XSDT", 1, struct.pack("<QQ", fadt_at, madt_at)),
+    )
+    out = bytearray(size)
+    for offset, part in zip(offsets, parts, strict=True):
+        out[offset : offset + len(part)] = part
+    return base, bytes(out)

@@ -8,7 +8,6 @@ from pyhv.boot.placer import Placer
 from pyhv.boot.segments import Piece, place
 from pyhv.boot.setup_header import HIGH_ADDRESS, read_setup_header
 from pyhv.errors import BootError
-from pyhv.record import replace
 
 if TYPE_CHECKING:
     from pyhv.boot.request import Request
@@ -56,7 +55,7 @@ def load_unpacked(request: Request) -> BootState:
 
     packed = request.kernel
     kernel = Image(unpack(packed), packed.name, packed.what)
-    return elf_kernel.load(replace(request, kernel=kernel), read_setup_header(packed))
+    return elf_kernel.load(request.with_kernel(kernel), read_setup_header(packed))
 
 
 def _entry_32(request: Request, header: SetupHeader) -> int:

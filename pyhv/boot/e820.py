@@ -6,7 +6,6 @@ from functools import lru_cache
 
 from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE, KVM_IDENTITY_MAP
 from pyhv.memory.layout import ram_ranges
-from pyhv.record import record
 
 RAM = 1
 RESERVED = 2
@@ -17,13 +16,15 @@ MIB = 1 << 20
 VGA_HOLE = 0xA_0000
 
 
-@record(frozen=True)
 class MapEntry:
     """`length` bytes at `address`; `kind` is RAM, RESERVED, ACPI or NVS."""
 
-    address: int
-    length: int
-    kind: int
+    __slots__ = ("address", "kind", "length")
+
+    def __init__(self, address: int, length: int, kind: int) -> None:
+        self.address = address
+        self.length = length
+        self.kind = kind
 
     @property
     def end(self) -> int:

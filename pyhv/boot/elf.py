@@ -6,7 +6,6 @@ import struct
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import BootError
-from pyhv.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,38 +17,59 @@ EM_386, EM_X86_64 = 3, 62
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_NOTE = 1, 4
 PF_X = 1
+SHT_SYMTAB, SHT_STRTAB = 2, 3
+SHF_ALLOC = 2
 NOTE_LIMIT = 1 << 20
 """Bytes of a note segment that are looked at."""
+_SECTIONS = {32: struct.Struct("<10I"), 64: struct.Struct("<IIQQQQIIQQ")}
 
 
-@record(frozen=True)
 class Header:
     """The ELF file header; `bits` is 32 or 64."""
 
-    bits: int
-    machine: int
-    entry: int
-    phoff: int
-    phentsize: int
-    phnum: int
-    shoff: int
-    shentsize: int
-    shnum: int
-    shstrndx: int
+    __slots__ = ("bits", "entry", "machine", "phentsize", "phnum", "phoff", "shentsize", "shnum", "shoff", "shstrndx")
+
+    def __init__(
+        self,
+        bits: int,
+        machine: int,
+        entry: int,
+        phoff: int,
+        phentsize: int,
+        phnum: int,
+        shoff: int,
+        shentsize: int,
+        shnum: int,
+        shstrndx: int,
+    ) -> None:
+        self.bits = bits
+        self.machine = machine
+        self.entry = entry
+        self.phoff = phoff
+        self.phentsize = phentsize
+        self.phnum = phnum
+        self.shoff = shoff
+        self.shentsize = shentsize
+        self.shnum = shnum
+        self.shstrndx = shstrndx
 
 
-@record(frozen=True)
 class ProgramHeader:
     """One segment; addresses and sizes in bytes."""
 
-    type: int
-    flags: int
-    offset: int
-    vaddr: int
-    paddr: int
-    filesz: int
-    memsz: int
-    align: int
+    __slots__ = ("align", "filesz", "flags", "memsz", "offset", "paddr", "type", "vaddr")
+
+    def __init__(
+        self, type: int, flags: int, offset: int, vaddr: int, paddr: int, filesz: int, memsz: int, align: int
+    ) -> None:
+        self.type = type
+        self.flags = flags
+        self.offset = offset
+        self.vaddr = vaddr
+        self.paddr = paddr
+        self.filesz = filesz
+        self.memsz = memsz
+        self.align = align
 
 
 def read_header(image: Image) -> Header:
@@ -140,3 +160,45 @@ def check_entry(image: Image, entry: int, headers: tuple[ProgramHeader, ...], la
     """Raises BootError when `entry` is not a physical address inside a segment."""
     if not any(h.type == PT_LOAD and h.paddr <= entry < h.paddr + h.memsz for h in headers):
         raise BootError(f"{image}: {label} {entry:#x} lies in no segment")
+
+
+class Section:
+    """One section header; `raw` are all its fields in file order."""
+
+    __slots__ = ("address", "entsize", "flags", "link", "offset", "raw", "size", "type")
+
+    def __init__(
+        self, type: int, flags: int, address: int, offset: int, size: int, link: int, entsize: int, raw: tuple[int, ...]
+    ) -> None:
+        self.type = type
+        self.flags = flags
+        self.address = address
+        self.offset = offset
+        self.size = size
+        self.link = link
+        self.entsize = entsize
+        self.raw = raw
+
+
+def read_sections(image: Image, header: Header) -> list[Section]:
+    """All sections, or an empty list when the table does not lie in the file: no code depends on them."""
+    layout = _SECTIONS[header.bits]
+    if not header.shnum or header.shentsize != layout.size:
+        return []
+    if header.shoff + header.shnum * layout.size > len(image.data):
+        return []
+    table = image.data[header.shoff : header.shoff + header.shnum * layout.size]
+    return [Section(raw[1], raw[2], raw[3], raw[4], raw[5], raw[6], raw[9], raw) for raw in layout.iter_unpack(table)]
+
+
+def section_contents(image: Image, section: Section) -> bytes | None:
+    """A section's bytes, None when they do not lie in the file."""
+    if section.offset + section.size > len(image.data):
+        return None
+    return image.data[section.offset : section.offset + section.size]
+
+
+def pack_section(bits: int, section: Section, address: int) -> bytes:
+    """The section header with another sh_addr."""
+    raw = section.raw
+    return _SECTIONS[bits].pack(*raw[:3], address, *raw[4:])

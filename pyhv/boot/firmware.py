@@ -12,7 +12,6 @@ from pyhv._types import TYPE_CHECKING
 from pyhv.boot import acpi, bios, mptable
 from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE
 from pyhv.errors import ConfigError
-from pyhv.record import record
 
 if TYPE_CHECKING:
     from pyhv.memory import GuestMemory
@@ -20,12 +19,14 @@ if TYPE_CHECKING:
 EBDA_KIB = 1
 
 
-@record(frozen=True)
 class Firmware:
     """`pieces` are (address, bytes) to load; `rsdp` is the address of ACPI's root pointer."""
 
-    pieces: tuple[tuple[int, bytes], ...]
-    rsdp: int
+    __slots__ = ("pieces", "rsdp")
+
+    def __init__(self, pieces: tuple[tuple[int, bytes], ...], rsdp: int) -> None:
+        self.pieces = pieces
+        self.rsdp = rsdp
 
     def install(self, memory: GuestMemory) -> None:
         """Copy it all into a guest of at least 1 MiB."""
@@ -37,19 +38,10 @@ class Firmware:
 def build(cpus: int, aml: bytes = b"") -> Firmware:
     """Tables for `cpus` processors; `aml` is added to \\_SB in the DSDT. Raises ConfigError when it does not fit."""
     mp = mptable.configuration(cpus)
-    size = _padded(len(acpi.build(0, cpus, aml))) + _padded(len(mp))
-    base = bios.TOP_BASE - size
+    mp_at = (bios.TOP_BASE - len(mp)) & -16
+    base, tables = acpi.build_below(mp_at, cpus, aml)
     if base < BIOS_AREA:
-        raise ConfigError(f"--cpus: {cpus}: the ACPI tables need {size} bytes, more than the BIOS area has")
-    tables = acpi.build(base, cpus, aml)
-    mp_at = base + _padded(len(tables))
-    area = bytearray(bios.TOP_BASE - base)
-    area[: len(tables)] = tables
-    area[mp_at - base : mp_at - base + len(mp)] = mp
+        raise ConfigError(f"--cpus: {cpus}: the ACPI tables do not fit below 1 MiB ({len(tables)} bytes)")
+    area = tables.ljust(mp_at - base, b"\0") + mp.ljust(bios.TOP_BASE - mp_at, b"\0") + bios.top_of_segment()
     ebda = bytes((EBDA_KIB,)).ljust(16, b"\0") + mptable.floating_pointer(mp_at)
-    pieces = ((0, bios.low_memory()), (EBDA_BASE, ebda), (base, bytes(area) + bios.top_of_segment()))
-    return Firmware(pieces, base)
-
-
-def _padded(size: int) -> int:
-    return (size + 63) & -64
+    return Firmware(((0, bios.low_memory()), (EBDA_BASE, ebda), (base, area)), base)

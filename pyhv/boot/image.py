@@ -7,7 +7,6 @@ import os
 import stat
 
 from pyhv.errors import ConfigError
-from pyhv.record import record
 
 Buffer = bytes | mmap.mmap
 Source = str | bytes | os.PathLike[str]
@@ -16,13 +15,15 @@ MAP_FROM = 64 << 20
 """Larger files (kernels with debugging information) are mapped, not read."""
 
 
-@record(frozen=True)
 class Image:
     """`what` is the option that named it, `name` the path as the guest may see it."""
 
-    data: Buffer
-    name: str
-    what: str = "--kernel"
+    __slots__ = ("data", "name", "what")
+
+    def __init__(self, data: Buffer, name: str, what: str = "--kernel") -> None:
+        self.data = data
+        self.name = name
+        self.what = what
 
     def __str__(self) -> str:
         return f"{self.what} {self.name}"

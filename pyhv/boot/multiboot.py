@@ -2,67 +2,31 @@
 
 from __future__ import annotations
 
-import struct
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot import bios, elf, modes
 from pyhv.boot.e820 import memory_map
-from pyhv.boot.modules import load_modules
 from pyhv.boot.multiboot_info import ElfSymbols, InfoBlock
 from pyhv.boot.placer import Placer
+from pyhv.boot.recognise import HAS_ADDRESSES, SEARCH, find_multiboot_header
 from pyhv.boot.request import encode
-from pyhv.boot.segments import Piece, pieces_of, place
+from pyhv.boot.segments import Piece, load_modules, pieces_of, place
 from pyhv.boot.state import BootState
 from pyhv.errors import BootError
-from pyhv.record import record
 
 if TYPE_CHECKING:
-    from pyhv.boot.image import Buffer, Image
+    from pyhv.boot.image import Image
+    from pyhv.boot.recognise import MultibootHeader
     from pyhv.boot.request import Request
 
-HEADER_MAGIC = 0x1BADB002
 BOOT_MAGIC = 0x2BADB002
-SEARCH = 8192
-"""The header lies wholly in this many bytes (3.1)."""
 REQUIRED_KNOWN = 0x7
 """Page-aligned modules, memory information, video mode; the other bits of 0 to 15 must be refused (3.1.2)."""
-HAS_ADDRESSES = 1 << 16
-
-
-@record(frozen=True)
-class MultibootHeader:
-    """Where the header is in the file, its flags, and the address fields (zero unless flags bit 16 is set)."""
-
-    position: int
-    flags: int
-    header_addr: int = 0
-    load_addr: int = 0
-    load_end_addr: int = 0
-    bss_end_addr: int = 0
-    entry_addr: int = 0
-
-
-def find_header(data: Buffer) -> MultibootHeader | None:
-    """The first header with a right checksum."""
-    head = data[:SEARCH]
-    magic = HEADER_MAGIC.to_bytes(4, "little")
-    position = head.find(magic)
-    while 0 <= position <= len(head) - 12:
-        if position % 4 == 0:
-            _, flags, checksum = struct.unpack_from("<III", head, position)
-            if (HEADER_MAGIC + flags + checksum) & 0xFFFF_FFFF == 0:
-                if not flags & HAS_ADDRESSES:
-                    return MultibootHeader(position, flags)
-                if position <= len(head) - 32:
-                    return MultibootHeader(position, flags, *struct.unpack_from("<5I", head, position + 12))
-        position = head.find(magic, position + 1)
-    return None
 
 
 def load(request: Request) -> BootState:
     """Load a multiboot kernel, its modules and its information. Raises BootError, ConfigError."""
     image = request.kernel
-    header = find_header(image.data)
+    header = find_multiboot_header(image.data)
     if header is None:
         raise BootError(f"{image}: no multiboot header in the first {SEARCH} bytes")
     unknown = header.flags & 0xFFFF & ~REQUIRED_KNOWN

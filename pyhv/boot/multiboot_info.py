@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from pyhv._types import TYPE_CHECKING
-from pyhv.boot import sections
+from pyhv.boot import elf
 from pyhv.boot.e820 import MIB, low_memory_end
 from pyhv.boot.placer import align_up
 from pyhv.chipset.layout import EBDA_BASE
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyhv.boot.e820 import MapEntry
-    from pyhv.boot.elf import Header
     from pyhv.boot.image import Image
     from pyhv.boot.request import Module
 
@@ -28,14 +27,14 @@ SYMBOLS_LIMIT = 16 << 20
 class ElfSymbols:
     """The section headers, and the contents of the symbol and string tables that no segment loads."""
 
-    def __init__(self, image: Image, header: Header) -> None:
+    def __init__(self, image: Image, header: elf.Header) -> None:
         self._bits = header.bits
         self._index = header.shstrndx
-        self._sections = sections.read_sections(image, header)
+        self._sections = elf.read_sections(image, header)
         self._contents: dict[int, bytes] = {}
         for number, section in enumerate(self._sections):
-            if section.type in (sections.SHT_SYMTAB, sections.SHT_STRTAB) and not section.flags & sections.SHF_ALLOC:
-                data = sections.contents(image, section)
+            if section.type in (elf.SHT_SYMTAB, elf.SHT_STRTAB) and not section.flags & elf.SHF_ALLOC:
+                data = elf.section_contents(image, section)
                 if data is not None and section.address == 0:
                     self._contents[number] = data
         self.entry_size = header.shentsize
@@ -54,7 +53,7 @@ class ElfSymbols:
         headers, contents = [], []
         for number, section in enumerate(self._sections):
             data = self._contents.get(number)
-            headers.append(sections.pack(self._bits, section, section.address if data is None else position))
+            headers.append(elf.pack_section(self._bits, section, section.address if data is None else position))
             if data is not None:
                 contents.append(data + bytes(-len(data) % 16))
                 position += len(contents[-1])

@@ -7,9 +7,8 @@ import struct
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot import bios, elf, modes
 from pyhv.boot.e820 import memory_map
-from pyhv.boot.modules import load_modules
 from pyhv.boot.placer import Placer
-from pyhv.boot.segments import pieces_of, place
+from pyhv.boot.segments import load_modules, pieces_of, place
 from pyhv.boot.state import BootState
 from pyhv.errors import BootError
 

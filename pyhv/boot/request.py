@@ -7,7 +7,6 @@ import os
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot.image import read_image
 from pyhv.errors import ConfigError
-from pyhv.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,26 +15,46 @@ if TYPE_CHECKING:
     from pyhv.memory import GuestMemory
 
 
-@record(frozen=True)
 class Module:
     """A file beside the kernel; `string` is what the guest is told about it."""
 
-    image: Image
-    string: bytes
+    __slots__ = ("image", "string")
+
+    def __init__(self, image: Image, string: bytes) -> None:
+        self.image = image
+        self.string = string
 
 
-@record(frozen=True)
 class Request:
     """`zeroed`: the memory is fresh, so what stays zero need not be written."""
 
-    memory: GuestMemory
-    kernel: Image
-    initrd: Source | None
-    cmdline: bytes
-    modules: Sequence[tuple[Source, str | bytes]]
-    ram_size: int
-    rsdp: int
-    zeroed: bool
+    __slots__ = ("cmdline", "initrd", "kernel", "memory", "modules", "ram_size", "rsdp", "zeroed")
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        kernel: Image,
+        initrd: Source | None,
+        cmdline: bytes,
+        modules: Sequence[tuple[Source, str | bytes]],
+        ram_size: int,
+        rsdp: int,
+        zeroed: bool,
+    ) -> None:
+        self.memory = memory
+        self.kernel = kernel
+        self.initrd = initrd
+        self.cmdline = cmdline
+        self.modules = modules
+        self.ram_size = ram_size
+        self.rsdp = rsdp
+        self.zeroed = zeroed
+
+    def with_kernel(self, kernel: Image) -> Request:
+        """The same for another kernel."""
+        return Request(
+            self.memory, kernel, self.initrd, self.cmdline, self.modules, self.ram_size, self.rsdp, self.zeroed
+        )
 
     def read_initrd(self) -> Image | None:
         """The initial RAM disk, None without one. Raises ConfigError."""

@@ -1,32 +1,35 @@
-"""Copying an image's segments into guest memory, each checked against the memory that there is."""
+"""Copying segments and modules into guest memory, each checked against the memory that there is."""
 
 from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot.elf import PT_LOAD
 from pyhv.errors import BootError
-from pyhv.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyhv.boot.elf import ProgramHeader
     from pyhv.boot.image import Image
+    from pyhv.boot.placer import Placer
+    from pyhv.boot.request import Module
     from pyhv.memory import GuestMemory
 
 LOW = 1 << 20
 CHUNK = bytes(64 << 10)
 
 
-@record(frozen=True)
 class Piece:
     """`filesz` bytes of the file from `offset` go to `address`, zeros follow up to `memsz`; `label` is for messages."""
 
-    label: str
-    offset: int
-    filesz: int
-    address: int
-    memsz: int
+    __slots__ = ("address", "filesz", "label", "memsz", "offset")
+
+    def __init__(self, label: str, offset: int, filesz: int, address: int, memsz: int) -> None:
+        self.label = label
+        self.offset = offset
+        self.filesz = filesz
+        self.address = address
+        self.memsz = memsz
 
     @property
     def end(self) -> int:
@@ -83,3 +86,15 @@ def clear(memory: GuestMemory, start: int, end: int) -> None:
         size = min(end - start, len(CHUNK))
         memory.load(start, CHUNK if size == len(CHUNK) else bytes(size))
         start += size
+
+
+def load_modules(memory: GuestMemory, placer: Placer, modules: Sequence[Module], start: int) -> list[tuple[int, int]]:
+    """(start, end) of each module, the first one not below `start` if there is room. Raises BootError."""
+    places = []
+    for module in modules:
+        size = len(module.image.data)
+        address = placer.above(start, max(size, 1), f"module {module.image.name}")
+        memory.load(address, memoryview(module.image.data))
+        places.append((address, address + size))
+        start = address + size
+    return places

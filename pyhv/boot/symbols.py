@@ -6,7 +6,7 @@ import struct
 from bisect import bisect_right
 
 from pyhv._types import TYPE_CHECKING
-from pyhv.boot import elf, sections
+from pyhv.boot import elf
 from pyhv.boot.image import read_image
 from pyhv.errors import BootError
 
@@ -69,9 +69,9 @@ class SymbolTable:
             header = elf.read_header(self._image)
         except BootError:
             return
-        found = sections.read_sections(self._image, header)
+        found = elf.read_sections(self._image, header)
         for section in found:
-            if section.type == sections.SHT_SYMTAB and section.link < len(found):
+            if section.type == elf.SHT_SYMTAB and section.link < len(found):
                 self._read(header.bits, section, found[section.link])
         best: dict[int, tuple[int, int, str]] = {}
         for start, size, name in self._symbols:
@@ -81,9 +81,9 @@ class SymbolTable:
         self._symbols = [best[start] for start in sorted(best)]
         self._addresses = sorted(best)
 
-    def _read(self, bits: int, table: sections.Section, strings: sections.Section) -> None:
+    def _read(self, bits: int, table: elf.Section, strings: elf.Section) -> None:
         layout = _LAYOUTS[bits]
-        data, names = sections.contents(self._image, table), sections.contents(self._image, strings)
+        data, names = elf.section_contents(self._image, table), elf.section_contents(self._image, strings)
         if data is None or names is None or table.entsize != layout.size:
             return
         whole = len(data) // layout.size * layout.size
