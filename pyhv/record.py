@@ -82,6 +82,7 @@ def _build(cls: "type[Any]", frozen: bool, init: bool) -> "type[Any]":
     namespace["__slots__"] = names
     namespace["__record_fields__"] = names
     namespace["__record_defaults__"] = defaults
+    namespace["__record_count__"] = 0
     namespace["__match_args__"] = names
     if init:
         namespace["__init__"] = _first_init
@@ -101,13 +102,39 @@ def _build(cls: "type[Any]", frozen: bool, init: bool) -> "type[Any]":
 _CLASS_VARS = ("ClassVar", "typing.ClassVar")
 
 
+COMPILE_AFTER = 16
+"""Instances of a class before its `__init__` is compiled: most classes never have as many."""
+
+
 def _first_init(self: "Any", *args: "Any", **kwargs: "Any") -> None:
-    """Build the class's real `__init__`, put it in place, and call it."""
+    """Initialise by the tables; once there are many instances, put a compiled `__init__` in place."""
     cls = type(self)
     while cls.__dict__.get("__init__") is not _first_init:
         cls = cls.__mro__[1]
-    cls.__init__ = _make_init(cls)
-    cls.__init__(self, *args, **kwargs)
+    cls.__record_count__ += 1
+    names = cls.__record_fields__
+    if cls.__record_count__ > COMPILE_AFTER or len(args) > len(names):
+        cls.__init__ = _make_init(cls)
+        cls.__init__(self, *args, **kwargs)
+        return
+    put = object.__setattr__
+    for name, value in zip(names, args):  # noqa: B905 - fewer arguments than fields is what defaults are for
+        put(self, name, value)
+    for name in names[len(args) :]:
+        if name in kwargs:
+            value = kwargs.pop(name)
+        else:
+            value = cls.__record_defaults__.get(name, _MISSING)
+            if isinstance(value, _Field):
+                factory: Any = value.factory
+                value = factory() if factory is not None else value.default
+            if value is _MISSING:
+                raise TypeError(f"{cls.__name__}() misses {name!r}")
+        put(self, name, value)
+    if kwargs:
+        raise TypeError(f"{cls.__name__}() has no field {next(iter(kwargs))!r}, or it was given twice")
+    if hasattr(cls, "__post_init__"):
+        self.__post_init__()
 
 
 def _make_init(cls: "type[Any]") -> "Callable[..., None]":

@@ -10,7 +10,7 @@ from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.pc import Pc
 from pyhv.console import Console
 from pyhv.errors import ConfigError, GuestFailed, GuestPanic, PyhvError, TripleFault, VmmError, VmTimeout
-from pyhv.hv.api import VmConfig
+from pyhv.hv.config import VmConfig
 from pyhv.hv.select import Selection, select
 from pyhv.loop import EventLoop
 from pyhv.memory import MemoryBacking, ram_ranges

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, KvmError
-from pyhv.hv.api import Capabilities
+from pyhv.hv.config import Capabilities
 from pyhv.hv.kvm import host, state
 from pyhv.hv.kvm.capabilities import Extensions
 from pyhv.hv.kvm.native import ffi, lib, request, request_value, setup_kick_signal
@@ -17,7 +17,7 @@ from pyhv.x86 import cpuid
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyhv.hv.api import VmConfig
+    from pyhv.hv.config import VmConfig
     from pyhv.x86.registers import CpuidEntry
 
 REQUIRED = ("USER_MEMORY", "IMMEDIATE_EXIT", "IRQCHIP", "MP_STATE", "EXT_CPUID")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyhv.errors import KvmUnavailable
-from pyhv.hv.api import VmConfig
+from pyhv.hv.config import VmConfig
 from pyhv.hv.exits import InternalError, PioOut
 from pyhv.hv.kvm.hypervisor import KvmHypervisor
 from pyhv.x86.registers import GeneralRegisters

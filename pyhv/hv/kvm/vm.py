@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pyhv.clock import Clock
-    from pyhv.hv.api import VmConfig
+    from pyhv.hv.config import VmConfig
     from pyhv.hv.kvm.hypervisor import KvmHypervisor
     from pyhv.irq import Msi
     from pyhv.memory import MemoryRegion
