@@ -88,18 +88,27 @@ class VcpuLoop:
             handler(exit)
 
     def loop(self) -> None:
-        """Run until the machine stops; a failure of the VMM becomes the verdict, never a lost exception."""
+        """Run until the machine stops, on a thread of its own."""
+        try:
+            self.run_until_end()
+        except BaseException as error:
+            self.vm.fail(f"{type(error).__name__}: {error}", error)
+
+    def run_until_end(self) -> None:
+        """Run until the machine stops; an error becomes the verdict, never lost. KeyboardInterrupt gets through."""
         vm = self.vm
         run_raw, handlers, running = self.run_raw, self._handlers, vm.running
+        began = thread_time_ns()
         try:
             while running():
                 exit = run_raw()
                 handlers[type(exit)](exit)
         except PyhvError as error:
             vm.fail(str(error), error)
-        except BaseException as error:
+        except Exception as error:
             vm.fail(f"{type(error).__name__}: {error}", error)
-        self.cpu_ns += thread_time_ns()
+        finally:
+            self.cpu_ns += thread_time_ns() - began
         self.take_dump()
 
     def take_dump(self) -> None:

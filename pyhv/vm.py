@@ -20,7 +20,7 @@ from pyhv.runner import VcpuLoop, start_threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
-    from typing import IO, Any
+    from typing import IO
 
     from pyhv.device import MsrRead, MsrWrite
     from pyhv.errors import GuestError
@@ -58,6 +58,7 @@ class Vm:
         self._paused = False
         self._reset_pending = False
         self._parked = 0
+        self._runners = 0
         self._threads: list[threading.Thread] = []
         self._started = False
         self._closed = False
@@ -116,15 +117,54 @@ class Vm:
         """Let the vCPUs run; returns self."""
         if self._started or self._closed:
             raise ConfigError("vm: it was started already")
-        self._started = True
-        self._began = time.monotonic()
+        self._begin()
         if self.backend.hypervisor.capabilities.threads:
             self._threads = start_threads(self.loops, self.machine.name or "pyhv")
         else:
             from pyhv.turns import start_turns
 
             self._threads = start_turns(self)
+        self._runners = len(self._threads)
         return self
+
+    def _begin(self) -> None:
+        self._started = True
+        self._began = time.monotonic()
+
+    def run(self, timeout: float | None = None) -> Result:
+        """Run to the end, or to `timeout` seconds (outcome TIMEOUT), and give the Result.
+
+        A machine of one vCPU runs in the calling thread. Ctrl-C ends the run (STOPPED) and is raised again.
+        """
+        if self._started or self._closed:
+            raise ConfigError("vm: it was started already")
+        if len(self.loops) == 1 and self.backend.hypervisor.capabilities.threads:
+            return self._run_here(timeout)
+        self.start()
+        try:
+            return self.wait(timeout)
+        except VmTimeout:
+            self._time_out(timeout)
+            return self.wait()
+        except KeyboardInterrupt:
+            self.end(Outcome.STOPPED, "interrupted from the keyboard")
+            raise
+
+    def _run_here(self, timeout: float | None) -> Result:
+        self._begin()
+        self._runners = 1
+        if timeout is not None:
+            clock = self._loop.clock
+            clock.call_at(clock.now_ns() + int(timeout * 1e9), lambda: self._time_out(timeout))
+        try:
+            self.loops[0].run_until_end()
+        except KeyboardInterrupt:
+            self.end(Outcome.STOPPED, "interrupted from the keyboard")
+            raise
+        return self.result()
+
+    def _time_out(self, timeout: float | None) -> None:
+        self.end(Outcome.TIMEOUT, f"no end within {timeout:g} s")
 
     def running(self) -> bool:
         """For vCPU loops: whether to go on; parks the caller while the machine is paused or being reset."""
@@ -135,7 +175,7 @@ class Vm:
             self._parked += 1
             self._cond.notify_all()
             while self.outcome is None and (self._paused or self._reset_pending):
-                if self._reset_pending and self._parked == len(self._threads or self.loops):
+                if self._reset_pending and self._parked == self._runners:
                     self._do_reset()
                     continue
                 self._cond.wait()
@@ -147,8 +187,8 @@ class Vm:
         with self._cond:
             self._paused = self._attention = True
             self._kick_all()
-            if self._threads and not self._cond.wait_for(
-                lambda: self.outcome is not None or self._parked == len(self._threads), timeout
+            if not self._cond.wait_for(
+                lambda: self.outcome is not None or self._parked == self._runners, timeout
             ):
                 raise VmTimeout(f"vCPUs did not pause within {timeout} s")
 
@@ -165,7 +205,7 @@ class Vm:
             self._reset_pending = self._attention = True
             self._kick_all()
             self._cond.notify_all()
-            if not self._threads:
+            if not self._runners:
                 self._do_reset()
 
     def _do_reset(self) -> None:
@@ -222,8 +262,7 @@ class Vm:
         if len(self.loops) != 1:
             raise ConfigError(f"vm: exits() drives one vCPU, this machine has {len(self.loops)}")
         if not self._started:
-            self._started = True
-            self._began = time.monotonic()
+            self._begin()
         loop = self.loops[0]
         while self.outcome is None:
             event = loop.run_raw()
@@ -433,12 +472,15 @@ def start(machine: Machine, *, backend: Backend = "auto", seed: int = 0, log: IO
 
 
 def run(
-    machine: Machine, *, timeout: float | None = None, backend: Backend = "auto", seed: int = 0, **options: Any
+    machine: Machine,
+    *,
+    timeout: float | None = None,
+    backend: Backend = "auto",
+    seed: int = 0,
+    log: IO[bytes] | None = None,
 ) -> Result:
     """Run a machine to its end, or to `timeout` seconds (outcome TIMEOUT); never raises for what the guest does."""
-    with start(machine, backend=backend, seed=seed, **options) as vm:
-        try:
-            return vm.wait(timeout)
-        except VmTimeout:
-            vm.end(Outcome.TIMEOUT, f"no end within {timeout:g} s")
-            return vm.wait()
+    with Vm(machine, backend=backend, seed=seed) as vm:
+        if log is not None:
+            vm.console.add_sink(log.write)
+        return vm.run(timeout)

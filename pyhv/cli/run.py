@@ -7,7 +7,7 @@ import sys
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.cli.terminal import Terminal
-from pyhv.errors import ConfigError, VmTimeout
+from pyhv.errors import ConfigError
 from pyhv.hv.select import select
 from pyhv.log import event
 from pyhv.machine import Machine
@@ -63,15 +63,9 @@ def _drive(vm: Vm, output: int, timeout: float | None) -> bool:
     """Run with this process's terminal attached; whether Ctrl-C ended it."""
     with Terminal(vm, output):
         try:
-            vm.start()
-            vm.wait(timeout)
-        except VmTimeout:
-            vm.end(Outcome.TIMEOUT, f"no end within {timeout:g} s")
+            vm.run(timeout)
         except KeyboardInterrupt:
-            vm.end(Outcome.STOPPED, "interrupted from the keyboard")
             return True
-        finally:
-            vm.stop()
     return False
 
 
