@@ -19,8 +19,9 @@ PT_LOAD, PT_NOTE = 1, 4
 PF_X = 1
 SHT_SYMTAB, SHT_STRTAB = 2, 3
 SHF_ALLOC = 2
+MAX_PROGRAM_HEADERS = 512
 NOTE_LIMIT = 1 << 20
-"""Bytes of a note segment that are looked at."""
+"""Bytes of notes that are looked at."""
 _SECTIONS = {32: struct.Struct("<10I"), 64: struct.Struct("<IIQQQQIIQQ")}
 
 
@@ -103,6 +104,8 @@ def read_program_headers(image: Image, header: Header) -> tuple[ProgramHeader, .
         raise BootError(f"{image}: ELF header: program headers of {header.phentsize} bytes, not {layout.size}")
     if header.phoff + header.phnum * layout.size > len(image.data):
         raise BootError(f"{image}: ELF header: the program headers lie outside the file")
+    if header.phnum > MAX_PROGRAM_HEADERS:
+        raise BootError(f"{image}: ELF header: {header.phnum} program headers; at most {MAX_PROGRAM_HEADERS} are read")
     out = []
     for index in range(header.phnum):
         fields = layout.unpack_from(image.data, header.phoff + index * layout.size)
@@ -118,10 +121,12 @@ def read_program_headers(image: Image, header: Header) -> tuple[ProgramHeader, .
 
 def notes(image: Image, headers: tuple[ProgramHeader, ...]) -> Iterator[tuple[bytes, int, bytes]]:
     """(name without NUL, type, descriptor) of every well-formed note."""
+    budget = NOTE_LIMIT
     for header in headers:
         if header.type != PT_NOTE:
             continue
-        data = image.data[header.offset : header.offset + min(header.filesz, NOTE_LIMIT)]
+        data = image.data[header.offset : header.offset + min(header.filesz, budget)]
+        budget -= len(data)
         alignment = 8 if header.align == 8 else 4
         position = 0
         while position + 12 <= len(data):

@@ -6,7 +6,6 @@ The system's liblz4 does the work where there is one; the decoder here gives the
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
 
 from pyhv._types import TYPE_CHECKING
 
@@ -67,9 +66,9 @@ def decode_block(block: bytes, limit: int) -> bytes:
             length = token & 15
             if length == 15:
                 length, position = _extend(block, position, length)
-            _copy(out, distance, length + 4)
-            if len(out) > limit:
+            if len(out) + length + 4 > limit:
                 raise Lz4Error(f"a block unpacks to more than {limit} bytes")
+            _copy(out, distance, length + 4)
     except IndexError:
         raise Lz4Error("a block ends inside a sequence") from None
     if len(out) > limit:
@@ -97,7 +96,6 @@ def _copy(out: bytearray, distance: int, length: int) -> None:
         out += (pattern * (length // distance + 1))[:length]
 
 
-@lru_cache(maxsize=1)
 def _library_decoder() -> Callable[[bytes, int], bytes] | None:
     try:
         library = ctypes.CDLL("liblz4.so.1")
@@ -106,12 +104,12 @@ def _library_decoder() -> Callable[[bytes, int], bytes] | None:
         return None
     function.argtypes = (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
     function.restype = ctypes.c_int
+    out = ctypes.create_string_buffer(BLOCK_SIZE)
 
     def decode(block: bytes, limit: int) -> bytes:
-        out = ctypes.create_string_buffer(limit)
-        size = function(block, out, len(block), limit)
+        size = function(block, out, len(block), min(limit, len(out)))
         if size < 0:
             raise Lz4Error("a damaged block")
-        return out.raw[:size]
+        return ctypes.string_at(out, size)
 
     return decode

@@ -32,15 +32,16 @@ class ElfSymbols:
         self._index = header.shstrndx
         self._sections = elf.read_sections(image, header)
         self._contents: dict[int, bytes] = {}
-        for number, section in enumerate(self._sections):
-            if section.type in (elf.SHT_SYMTAB, elf.SHT_STRTAB) and not section.flags & elf.SHF_ALLOC:
-                data = elf.section_contents(image, section)
-                if data is not None and section.address == 0:
-                    self._contents[number] = data
         self.entry_size = header.shentsize
-        self.size = len(self._sections) * header.shentsize + sum(align_up(len(d), 16) for d in self._contents.values())
-        if self.size > SYMBOLS_LIMIT:
-            self._sections, self._contents, self.size = [], {}, 0
+        self.size = len(self._sections) * header.shentsize
+        for number, section in enumerate(self._sections):
+            if section.type not in (elf.SHT_SYMTAB, elf.SHT_STRTAB) or section.flags & elf.SHF_ALLOC or section.address:
+                continue
+            self.size += align_up(section.size, 16)
+            if self.size > SYMBOLS_LIMIT:
+                self._sections, self._contents, self.size = [], {}, 0
+                break
+            self._contents[number] = elf.section_contents(image, section) or b""
 
     @property
     def fields(self) -> tuple[int, int, int]:
@@ -55,7 +56,7 @@ class ElfSymbols:
             data = self._contents.get(number)
             headers.append(elf.pack_section(self._bits, section, section.address if data is None else position))
             if data is not None:
-                contents.append(data + bytes(-len(data) % 16))
+                contents.append(data.ljust(align_up(section.size, 16), b"\0"))
                 position += len(contents[-1])
         return b"".join(headers + contents)
 

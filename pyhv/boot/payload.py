@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyhv.boot.image import Image
     from pyhv.boot.setup_header import SetupHeader
 
-LIMIT = 1 << 30
+LIMIT = 512 << 20
 """A kernel that unpacks to more is refused."""
 
 
@@ -101,7 +101,8 @@ def _zstd(packed: bytes) -> bytes:
         zstandard = importlib.import_module("zstandard")
     except ImportError:
         raise CapabilityMissing(
-            "this kernel is packed with zstd; install the 'zstandard' package to unpack it on the host"
+            "this kernel is packed with zstd: to unpack it on the host, install the 'zstandard' package "
+            "(pip install 'pyhv[kernels]')"
         ) from None
     try:
         return bytes(zstandard.ZstdDecompressor().stream_reader(packed).read(LIMIT + 1))

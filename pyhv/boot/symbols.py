@@ -73,6 +73,7 @@ class SymbolTable:
         for section in found:
             if section.type == elf.SHT_SYMTAB and section.link < len(found):
                 self._read(header.bits, section, found[section.link])
+                break
         best: dict[int, tuple[int, int, str]] = {}
         for start, size, name in self._symbols:
             kept = best.get(start)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pyhv import boot
 from pyhv.boot.symbols import SymbolTable
-from pyhv.errors import CapabilityMissing, ConfigError
+from pyhv.errors import BootError, CapabilityMissing, ConfigError
 
 SIZE = 3 * MIB
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -127,3 +127,20 @@ def test_any_command_line(cmdline: str | bytes) -> None:
 def test_many_notes_do_not_take_forever() -> None:
     empty = struct.pack("<III", 0, 0, 0)
     check(elf(64, MIB, [Load(MIB, empty * 100000, type=4)]), "pvh")
+    check(elf(64, MIB, [Load(MIB, empty * 40000, type=4)] + [Load(MIB, type=4, offset=64, filesz=400000)] * 500), "pvh")
+
+
+def test_more_program_headers_than_any_kernel_has() -> None:
+    with pytest.raises(BootError, match="513 program headers; at most 512"):
+        boot.detect(elf(64, MIB, [Load(MIB, type=4)] * 513))
+
+
+def test_symbol_tables_that_all_claim_the_whole_file() -> None:
+    base = bytearray(multiboot_elf(bytes(1 << 20)))
+    count = 20000
+    struct.pack_into("<I", base, 32, len(base))
+    struct.pack_into("<HHH", base, 46, 40, count, 0)
+    section = struct.pack("<10I", 0, 2, 0, 0, 0, len(base), 0, 0, 4, 16)
+    image = bytes(base) + section * count
+    check(image, "multiboot")
+    assert len(SymbolTable.open(image)) == 0

@@ -52,6 +52,8 @@ def test_damaged_blocks(block: bytes) -> None:
 
 def test_limits_hold() -> None:
     with pytest.raises(lz4.Lz4Error, match="more than"):
+        lz4.decode_block(b"\x1fa\x01\x00" + b"\xff" * (1 << 22) + b"\x00\x10z", 1 << 23)
+    with pytest.raises(lz4.Lz4Error, match="more than"):
         lz4.decode_block(b"\x1fa\x01\x00" + b"\xff" * 100 + b"\x00\x10z", 1000)
     block = b"\x50abcde"
     frame = lz4.LEGACY_MAGIC + (struct.pack("<I", len(block)) + block) * 3
@@ -82,3 +84,14 @@ def test_any_bytes_give_data_or_the_error(block: bytes) -> None:
 def test_with_the_library_any_frame_gives_data_or_the_error(data: bytes) -> None:
     with contextlib.suppress(lz4.Lz4Error):
         lz4.unpack_legacy(lz4.LEGACY_MAGIC + struct.pack("<I", len(data)) + data, LIMIT)
+
+
+def test_many_small_blocks_are_quick() -> None:
+    block = struct.pack("<I", 2) + b"\x10a"
+    assert lz4.unpack_legacy(lz4.LEGACY_MAGIC + block * 50000, LIMIT) == b"a" * 50000
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lz4, "_library_decoder", lambda: None)
+    block = struct.pack("<I", 2) + b"\x10a"
+    assert lz4.unpack_legacy(lz4.LEGACY_MAGIC + block * 3, LIMIT) == b"aaa"
