@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
-from pyhv.hv.api import Hypervisor, Vcpu, VmConfig, VmHandle
+from pyhv.hv.api import Hypervisor, Vcpu, VmHandle
+from pyhv.hv.config import VmConfig
 from pyhv.hv.exits import Exit, Interrupted, PioOut
 from pyhv.memory import MemoryRegion
 from pyhv.x86.registers import DescriptorTable, GeneralRegisters, Segment, SystemRegisters

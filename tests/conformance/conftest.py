@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pyhv.errors import HostError
-from pyhv.hv.api import Hypervisor, VmConfig
+from pyhv.hv.api import Hypervisor
+from pyhv.hv.config import VmConfig
 
 from .bench import RAM, Bench
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from pyhv.errors import ConfigError
-from pyhv.hv.api import Hypervisor, VmConfig
+from pyhv.hv.api import Hypervisor
+from pyhv.hv.config import VmConfig
 
 from .bench import CODE, Bench
 
