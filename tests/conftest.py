@@ -1,0 +1,65 @@
+"""What every test may use: hypothesis without deadlines, the guests as built, the backends that are here."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from pyhv.errors import HostError
+from pyhv.hv.select import Selection, select
+
+PROJECT = Path(__file__).resolve().parent.parent
+BUILD = PROJECT / "guests" / "build"
+
+settings.register_profile(
+    "pyhv", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("pyhv")
+
+
+@cache
+def _missing_guests() -> str:
+    """Make the guests; what is missing to do so."""
+    if "PYHV_RIG" not in os.environ:
+        absent = [tool for tool in ("make", "gcc", "ld") if shutil.which(tool) is None]
+        if absent:
+            return f"guests need {', '.join(absent)}"
+        subprocess.run(["make", "-s", "-C", PROJECT / "guests"], check=True, timeout=120)
+    return ""
+
+
+@pytest.fixture
+def guest() -> Callable[[str], Path]:
+    """The image of a guest in guests/, by its name."""
+
+    def find(name: str) -> Path:
+        missing = _missing_guests()
+        if missing:
+            pytest.skip(missing)
+        path = BUILD / f"{name}.elf"
+        return path if path.exists() else BUILD / f"{name}.bin"
+
+    return find
+
+
+@pytest.fixture(params=["kvm", "sim"])
+def backend(request: pytest.FixtureRequest) -> Selection:
+    """Each backend; one that is not here is a skip that says why not."""
+    try:
+        return select(request.param)
+    except HostError as error:
+        pytest.skip(f"no {request.param} here: {error}")
+
+
+@pytest.fixture
+def kvm() -> Selection:
+    """KVM, for what has nothing to do with the backend or needs its threads."""
+    try:
+        return select("kvm")
+    except HostError as error:
+        pytest.skip(f"no kvm here: {error}")

@@ -1,0 +1,106 @@
+"""Every guest of guests/, on every backend: its verdict and what it prints, as its README says."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from guest_table import CASES, GuestCase
+
+import pyhv
+from pyhv.hv.select import Selection, select
+
+TIMEOUT = 60.0
+
+Guest = Callable[[str], Path]
+
+
+_ran: dict[tuple[str, str], pyhv.Result] = {}
+
+
+def once(case: GuestCase, image: Path, backend: Selection) -> pyhv.Result:
+    """The guest's run on this backend, made by the first test that wants it."""
+    key = (str(case), backend.name)
+    if key not in _ran:
+        _ran[key] = run(case, image, backend)
+    return _ran[key]
+
+
+def run(case: GuestCase, image: Path, backend: Selection) -> pyhv.Result:
+    machine = pyhv.Machine(image, cpus=case.cpus, memory="64M", cmdline=case.cmdline)
+    with machine.start(backend=backend) as vm:
+        if case.typed:
+            vm.console.expect(case.ready, timeout=TIMEOUT)
+            vm.console.send(case.typed)
+        try:
+            return vm.wait(case.timeout or TIMEOUT)
+        except pyhv.VmTimeout:
+            vm.end(pyhv.Outcome.TIMEOUT, "time is up")
+            return vm.wait()
+
+
+def host_cannot(case: GuestCase, backend: Selection) -> str:
+    """Why this backend cannot run the guest: only what the emulating KVM of a host without AMD-V or VMX lacks."""
+    if backend.name != "kvm" or not case.needs_silicon:
+        return ""
+    from pyhv.hv import kvm
+
+    report = kvm.probe()
+    return "" if report.hardware else f"{case.name}: {case.needs_silicon}; /dev/kvm is {report.module}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_guest(case: GuestCase, guest: Guest, backend: Selection) -> None:
+    if reason := host_cannot(case, backend):
+        pytest.skip(reason)
+    result = once(case, guest(case.name), backend)
+    assert (result.outcome, result.guest_status) == (case.outcome, case.status), result.report()
+    lines = [line for line in result.console.splitlines() if not line.startswith("note:")]
+    assert case.matches(lines), result.report()
+    assert result.backend == backend.name
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.timeout], ids=str)
+def test_both_backends_print_the_same(case: GuestCase, guest: Guest) -> None:
+    both = []
+    for name in ("kvm", "sim"):
+        try:
+            both.append(select(name))
+        except pyhv.HostError as error:
+            pytest.skip(f"no {name} here: {error}")
+    if reason := host_cannot(case, both[0]):
+        pytest.skip(reason)
+    image = guest(case.name)
+    ran = [once(case, image, backend) for backend in both]
+    printed = [[line for line in r.console.splitlines() if not case.differs(line)] for r in ran]
+    assert printed[0] == printed[1]
+    assert [r.outcome for r in ran] == [case.outcome] * 2
+
+
+def test_piped_input_is_lossless(guest: Guest, backend: Selection) -> None:
+    """Lines longer than the FIFO, many of them, typed at once: the line discipline of the UART holds them back."""
+    lines = [f"{n:03} " + "x" * (n % 100) for n in range(60)]
+    with pyhv.Machine(guest("echo"), memory="64M").start(backend=backend) as vm:
+        vm.console.expect("echo ready\n", timeout=TIMEOUT)
+        vm.console.send("".join(f"{line}\n" for line in [*lines, "quit"]))
+        result = vm.wait(TIMEOUT).check()
+    assert result.console.splitlines() == ["echo ready", *(f"echo: {line}" for line in lines), "echo: ok"]
+
+
+def test_guests_beside_each_other(guest: Guest, backend: Selection) -> None:
+    """Different guests at once in one process do not meet."""
+    cases = [case for case in CASES if case.name in ("hello", "fail", "mmio", "triple", "dirty", "hello64")]
+    results: dict[str, pyhv.Result] = {}
+
+    def one(case: GuestCase) -> None:
+        results[case.name] = run(case, guest(case.name), backend)
+
+    threads = [threading.Thread(target=one, args=(case,)) for case in cases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for case in cases:
+        result = results[case.name]
+        assert (result.outcome, result.guest_status) == (case.outcome, case.status), result.report()
+        assert case.matches(result.console.splitlines()), result.report()
