@@ -393,8 +393,11 @@ class KvmVcpu:
 
     @tsc_offset.setter
     def tsc_offset(self, offset: int) -> None:
+        """Raises CapabilityMissing where KVM takes the offset and ignores it."""
         value = ffi.new("uint64_t *", offset & (1 << 64) - 1)
         request(self.fd, "KVM_SET_DEVICE_ATTR", self._tsc_offset_attribute(value))
+        if self.tsc_offset != value[0]:
+            raise CapabilityMissing("this host's KVM does not offset the TSC")
 
     def notify_paused(self) -> None:
         """Tell a guest that uses kvm-clock that it stood still, so that its watchdogs stay quiet (KVM_KVMCLOCK_CTRL).

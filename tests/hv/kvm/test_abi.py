@@ -218,8 +218,9 @@ def test_layouts_and_numbers_agree_with_the_system_header(tmp_path: Path) -> Non
         lines += [f"#ifdef {name}", f'printf("{name} %llu\\n", (unsigned long long)({name}));', "#endif"]
         expected[name] = value
     for name, value in NUMBERS.items():
-        lines += [f"#ifdef KVM_CAP_{name}", f'printf("KVM_CAP_{name} %llu\\n", (unsigned long long)KVM_CAP_{name});', "#endif"]
-        expected[f"KVM_CAP_{name}"] = value
+        symbol = f"KVM_CAP_{name}"
+        lines += [f"#ifdef {symbol}", f'printf("{symbol} %llu\\n", (unsigned long long)({symbol}));', "#endif"]
+        expected[symbol] = value
     lines += ["return 0; }"]
     (tmp_path / "oracle.c").write_text("\n".join(lines))
     subprocess.run(["gcc", "-w", "-o", "oracle", "oracle.c"], cwd=tmp_path, check=True, timeout=60)

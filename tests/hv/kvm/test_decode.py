@@ -85,7 +85,12 @@ def test_an_exit_that_nobody_knows_is_an_error_that_names_it(run: Any, reason: i
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [(1, SystemEventKind.SHUTDOWN), (2, SystemEventKind.RESET), (3, SystemEventKind.CRASH), (6, SystemEventKind.SEV_TERMINATE)],
+    [
+        (1, SystemEventKind.SHUTDOWN),
+        (2, SystemEventKind.RESET),
+        (3, SystemEventKind.CRASH),
+        (6, SystemEventKind.SEV_TERMINATE),
+    ],
 )
 def test_system_events(run: Any, number: int, kind: SystemEventKind) -> None:
     run.exit.system_event.type, run.exit.system_event.ndata = number, 1
