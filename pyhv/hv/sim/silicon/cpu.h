@@ -147,7 +147,7 @@ typedef struct PendingException {
     uint8_t vector;
     uint8_t has_error;
     uint8_t software;     /* INT n, INT3, INTO: needs the DPL check, next RIP is pushed */
-    uint8_t icebp;
+    uint8_t db_fault;     /* #DB that is a fault: instruction breakpoint, general detect */
     uint32_t error;
     uint64_t cr2;         /* of #PF */
     uint64_t dr6;         /* bits to set, of #DB */
@@ -201,7 +201,12 @@ struct SimCpu {
     int64_t budget_start;      /* value of budget then */
     uint64_t ticks;            /* machine ticks at icount 0, moved by idling and TSC writes to the machine clock */
     uint64_t tsc_offset;       /* added to ticks for RDTSC: TSC writes, TSC_ADJUST */
-    uint64_t run_left;         /* caller's budget beyond this chunk */
+    uint64_t run_end;          /* icount at which the caller's budget ends */
+    int64_t step_hold;         /* budget kept back while a single instruction runs */
+    uint64_t start_vmrun;      /* sim_vmrun: VMCB to enter */
+    uint8_t start_pending, event_taken, step_shadow, debug_first;
+    uint64_t jump_cs_base;
+    uint32_t jump_cs_limit;
 
     /* events */
     PendingException exc;      /* set before LEAVE_EXCEPTION */
@@ -214,6 +219,11 @@ struct SimCpu {
     SimAccess access;
     MmioLogEntry mmio_log[MMIO_LOG_MAX];
     uint32_t mmio_have, mmio_at; /* answered accesses of the instruction being restarted; how many it has used */
+    uint8_t access_port;       /* the access in flight is to a port */
+    uint8_t in_string;           /* within a string instruction: SimAccess.string */
+    uint8_t stepping;            /* running one instruction outside the cache */
+    uint8_t want_step;           /* the next instruction cannot come from the cache */
+    uint8_t watch;               /* DR7 watches data, or #AC is on: every access takes the slow path */
     uint8_t extint_have, extint_vector;
 
     /* SVM: the VMCB's control area as VMRUN loaded it (svm.c) */
@@ -232,7 +242,14 @@ struct SimCpu {
         uint64_t hpat;
         uint64_t exitintinfo;  /* event being delivered, for #VMEXIT in its course */
         uint8_t delivering;
+        uint64_t next_rip;     /* nRIP of an intercepted instruction */
         uint8_t v_intr_masking, host_if;
+        uint8_t inject;        /* EVENTINJ is to be delivered before the next instruction */
+        uint64_t eventinj, inject_nrip;
+        struct {               /* the host's state, as VMRUN keeps it */
+            SimSegment es, cs, ss, ds, gdtr, idtr;
+            uint64_t efer, cr0, cr3, cr4, rflags, rip, rsp, rax, pat, pdpte[4];
+        } host;
         /* AVIC and memory encryption: reserved for them, zero until they exist */
         uint64_t avic_bar, avic_backing, avic_logical, avic_physical;
         uint64_t cbit_mask;
@@ -264,9 +281,13 @@ struct SimMachine {
     uint64_t ram_size;
     struct { uint64_t pa, size, offset; uint32_t flags; } map[16];
     uint32_t maps;
+    bool mapped_explicitly;
     uint32_t ncpus;
     Cpu *cpus[256];
     uint64_t tsc_hz, tsc_per_instr, apic_hz;
+    uint64_t phys_mask;            /* of valid physical address bits, from CPUID 8000_0008h */
+    bool has_1g;                   /* CPUID: 1 GiB pages */
+    uint64_t features;             /* FEAT_x, from CPUID */
     uint64_t seed;
     struct CodePage **code_pages;  /* by ram offset >> 12 */
     struct CodeArena *arena;
@@ -336,6 +357,18 @@ void code_written(Machine *m, const uint8_t *p, uint64_t size);
 void cpu_update_mode(Cpu *cpu);       /* after any change of CR0/CR4/EFER/CS/SS/CPL/AC/DS/ES: mode, linmask, TLB set */
 void cpu_flush_jumps(Cpu *cpu);
 bool cpu_has(const Cpu *cpu, uint32_t function, int reg, int bit); /* CPUID bit; reg 0-3 = eax ebx ecx edx */
+/* CPUID features that decide whether an instruction exists, as bits of SimMachine.features (cpuid.c). */
+enum { FEAT_BMI1, FEAT_BMI2, FEAT_LZCNT, FEAT_POPCNT, FEAT_SSE42, FEAT_ADX, FEAT_CX16, FEAT_RDRAND, FEAT_RDSEED,
+       FEAT_MOVBE, FEAT_SVM, FEAT_RDTSCP, FEAT_FSGSBASE, FEAT_SYSCALL, FEAT_SEP, FEAT_XSAVE, FEAT_INVPCID, FEAT_PCID,
+       FEAT_SMEP, FEAT_SMAP, FEAT_UMIP, FEAT_LA57, FEAT_NX, FEAT_PGE, FEAT_PSE, FEAT_PAE, FEAT_LM, FEAT_TSC, FEAT_MSR,
+       FEAT_X2APIC, FEAT_TSC_DEADLINE, FEAT_VME, FEAT_MONITOR, FEAT_CLFLUSH, FEAT_SSE, FEAT_SSE2, FEAT_SSE3, FEAT_SSSE3,
+       FEAT_SSE41, FEAT_AES, FEAT_SHA, FEAT_PCLMUL, FEAT_FXSR, FEAT_MMX, FEAT_FPU, FEAT_RDPID, FEAT_CLFLUSHOPT,
+       FEAT_CLWB, FEAT_SSE4A, FEAT_FFXSR, FEAT_AVX, FEAT_AVX2, FEAT_XSAVEOPT, FEAT_XSAVEC, FEAT_XGETBV1, FEAT_XSAVES,
+       FEAT_3DNOWPREFETCH, FEAT_MTRR, FEAT_PAT, FEAT_APIC };
+static inline bool cpu_feature(const Cpu *cpu, int feature)
+{
+    return cpu->machine->features >> feature & 1;
+}
 /* SVM intercept check for the op at hand: leaves with #VMEXIT(code) when in a guest that intercepts it. */
 enum { SVM_INTERCEPT_RDTSC = 14, SVM_INTERCEPT_RDPMC, SVM_INTERCEPT_XSETBV = 45 };
 void svm_intercept(Cpu *cpu, const Op *op, int bit, uint64_t code, uint64_t info1, uint64_t info2);

@@ -14,7 +14,8 @@ typedef struct Block Block;
  * state before the last thing in it that can fault: an exception leaves by longjmp and the op is restarted later. */
 typedef const Op *OpFn(Cpu *cpu, const Op *op);
 
-enum { REG_ZERO = 16, REG_RIP = 17 }; /* extra slots of Cpu.r: constant zero, and RIP of the running block's start */
+/* Extra slots of Cpu.r: constant zero, RIP of the running block's start, constant 2^31. */
+enum { REG_ZERO = 16, REG_RIP = 17, REG_2G = 18 };
 
 struct Op {
     OpFn *fn;
@@ -44,7 +45,7 @@ _Static_assert(sizeof(Op) == 32, "an op is two to a cache line");
 #define OPF_LOCK 0x10
 #define OPF_FUSED 0x20    /* stands for two instructions */
 #define OPF_REXW 0x40
-#define OPF_REX 0x80
+#define OPF_LINK 0x80     /* ptr is a direct link to a block of the same page, or NULL */
 
 /* An instruction as parsed, before it becomes an op. */
 typedef struct Insn {
