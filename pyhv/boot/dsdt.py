@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from pyhv.memo import memo
 
 from pyhv.boot import aml
 from pyhv.chipset.layout import COM1, COM_IRQS, FW_CFG_PORT, PVPANIC_PORT, RTC_BASE, RTC_IRQ, S5_SLEEP_TYPE
 
 
-@lru_cache(maxsize=32)
+@memo(maxsize=32)
 def dsdt_body(cpus: int, more: bytes = b"") -> bytes:
     """The table's AML; `more` goes to the end of \\_SB."""
     s5 = aml.package(*(aml.integer(value) for value in (S5_SLEEP_TYPE, S5_SLEEP_TYPE, 0, 0)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from pyhv.memo import memo
 
 from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE, KVM_IDENTITY_MAP
 from pyhv.memory.layout import ram_ranges
@@ -32,7 +32,7 @@ class MapEntry:
         return self.address + self.length
 
 
-@lru_cache(maxsize=64)
+@memo(maxsize=64)
 def memory_map(ram_size: int, reserved: tuple[tuple[int, int], ...] = ()) -> tuple[MapEntry, ...]:
     """What a machine with `ram_size` bytes reports, by rising address; `reserved` are (address, length) outside RAM."""
     ranges = ram_ranges(ram_size)

@@ -6,7 +6,7 @@ floating pointer is in the EBDA, where it is found first.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from pyhv.memo import memo
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot import acpi, bios, mptable
@@ -34,7 +34,7 @@ class Firmware:
             memory.load(address, data)
 
 
-@lru_cache(maxsize=32)
+@memo(maxsize=32)
 def build(cpus: int, aml: bytes = b"") -> Firmware:
     """Tables for `cpus` processors; `aml` is added to \\_SB in the DSDT. Raises ConfigError when it does not fit."""
     mp = mptable.configuration(cpus)

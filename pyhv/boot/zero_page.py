@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
+from pyhv.memo import memo
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot.e820 import MIB, low_memory_end
@@ -42,7 +42,7 @@ class Parameters:
     code32_start: int
 
 
-@lru_cache(maxsize=4)
+@memo(maxsize=4)
 def identity_tables(base: int) -> bytes:
     """Page tables for the first 4 GiB, to be loaded at `base`; it is also CR3."""
     first = struct.pack("<Q", base + PAGE | PAGE_TABLE).ljust(PAGE, b"\0")
