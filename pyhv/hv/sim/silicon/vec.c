@@ -81,18 +81,19 @@ static bool vec_enters_mmx(const Op *op, const VecInfo *info)
 
 /* ---- execution ---- */
 /* With the underflow exception unmasked, a tiny result raises it even when it is exact; the masked run cannot tell. */
-static bool vec_tiny_result(const VecFrame *frame, uint32_t flags)
+static bool vec_tiny_result(const VecFrame *frame, const VecStub *stub)
 {
-    const bool scalar = flags & VF_SCALAR;
+    const uint32_t flags = stub->info.flags;
+    const unsigned bytes = stub->wide ? 32 : 16;
     if (flags & VF_TINY_SINGLE)
-        for (unsigned i = 0; i < (scalar ? 1u : 4u); i++) {
+        for (unsigned i = 0; i < (flags & VF_SCALAR ? 1 : bytes / 4); i++) {
             uint32_t x;
             memcpy(&x, frame->a + 4 * i, 4);
             if ((x & 0x7F800000) == 0 && (x & 0x7FFFFF) != 0)
                 return true;
         }
     if (flags & VF_TINY_DOUBLE)
-        for (unsigned i = 0; i < (scalar ? 1u : 2u); i++) {
+        for (unsigned i = 0; i < (flags & VF_SCALAR ? 1 : bytes / 8); i++) {
             uint64_t x;
             memcpy(&x, frame->a + 8 * i, 8);
             if ((x & 0x7FF0000000000000) == 0 && (x & 0xFFFFFFFFFFFFF) != 0)
@@ -101,7 +102,7 @@ static bool vec_tiny_result(const VecFrame *frame, uint32_t flags)
     return false;
 }
 
-static void vec_run_fp(Cpu *cpu, const Op *op, const VecStub *stub, VecFrame *frame)
+void vec_run_fp(Cpu *cpu, const Op *op, const VecStub *stub, VecFrame *frame)
 {
     uint32_t mxcsr = area32(cpu, AREA_MXCSR);
     bool underflow_unmasked = !(mxcsr & 0x800);
@@ -110,7 +111,7 @@ static void vec_run_fp(Cpu *cpu, const Op *op, const VecStub *stub, VecFrame *fr
         frame->mxcsr &= ~MXCSR_FTZ; /* flushes only while underflow is masked */
     stub->run.vec(frame);
     uint32_t raised = frame->mxcsr & MXCSR_EXCEPTIONS;
-    if (underflow_unmasked && vec_tiny_result(frame, stub->info.flags))
+    if (underflow_unmasked && vec_tiny_result(frame, stub))
         raised |= 0x10;
     if (raised) {
         raised = vec_post_exceptions(cpu, op, stub, frame, raised);
@@ -196,12 +197,12 @@ static const Op *vec_op_stub(Cpu *cpu, const Op *op)
 /* ---- decoding ---- */
 bool vec_decode(Cpu *cpu, const Insn *insn, Op *op)
 {
-    if (insn->vex)
-        return false;
     const unsigned prefix = insn->rep == 0xF3 ? PFX_F3 : insn->rep == 0xF2 ? PFX_F2 : insn->has66 ? PFX_66 : PFX_NONE;
     bool defined = false;
     if (insn->lock)
         return false;
+    if (insn->vex)
+        return vex_decode(cpu, insn, prefix, op);
     if (vec_special(cpu, insn, prefix, op, &defined))
         return defined;
     const VecInfo *info = vec_info(insn->map, prefix, insn->opcode);

@@ -94,6 +94,16 @@ typedef struct VecInfo {
 #define VF_MMX_QUIET 0x10000u  /* memory form does not enter MMX mode: CVTPI2PS, CVTPI2PD */
 #define VF_GROUP 0x20000u      /* ModRM.reg extends the opcode */
 #define VF_NO_OSFXSR 0x40000u  /* not checked: MMX registers only */
+/* of VEX forms */
+#define VF_VVVV 0x80000u       /* VEX.vvvv is an operand */
+#define VF_DEST_VVVV 0x100000u /* and the destination */
+#define VF_LIG 0x200000u       /* VEX.L is ignored */
+#define VF_L256 0x400000u      /* VEX.L must be 1 */
+#define VF_FIXED 0x800000u     /* memory operand does not grow with VEX.L */
+#define VF_W0 0x1000000u       /* VEX.W must be 0 */
+#define VF_W1 0x2000000u
+#define VF_ENCODE_W 0x4000000u /* VEX.W selects the operation */
+#define VF_REG_AVX2 0x8000000u /* the register form came with AVX2 */
 
 const VecInfo *vec_info(unsigned map, unsigned prefix, unsigned opcode); /* NULL: undefined */
 /* Which group members of 0F 71-73 exist with that prefix. */
@@ -134,6 +144,7 @@ VecStub *vec_stub_find(Machine *m, uint64_t key);
 VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size);
 /* Stub of an SSE or MMX instruction with these fields. */
 VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info);
+VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide);
 /* Stub of an x87 instruction, canonical encoding. `reads_flags`, `writes_flags`: FCMOVcc, FCOMI. */
 VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flags, bool writes_flags);
 /* Handler for ops whose stub could not be made: stops the machine with an error. */
@@ -155,6 +166,14 @@ uint32_t vec_post_exceptions(Cpu *cpu, const Op *op, const VecStub *stub, const 
 uint32_t vec_mxcsr_mask(const Cpu *cpu);                           /* writable bits */
 bool vec_direct(const Insn *insn, unsigned prefix, Op *op);        /* vec_fast.c: sets op->fn, or false */
 bool vec_special(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op, bool *defined); /* vec_misc.c */
+
+bool vex_decode(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op);          /* vec_vex.c */
+void vex_ready(Cpu *cpu, const Op *op);                                        /* #UD, #NM of AVX */
+/* Runs a stub that obeys MXCSR; takes the exceptions that are unmasked. */
+void vec_run_fp(Cpu *cpu, const Op *op, const VecStub *stub, VecFrame *frame);
+const Op *misc_ldmxcsr(Cpu *cpu, const Op *op);
+const Op *misc_stmxcsr(Cpu *cpu, const Op *op);
+const Op *misc_maskmovdqu(Cpu *cpu, const Op *op);
 
 /* Linear address of the memory operand when segmentation cannot object (64-bit mode; the TLB rejects what is not
  * canonical), and the general way. */

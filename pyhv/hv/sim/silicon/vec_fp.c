@@ -95,8 +95,8 @@ uint32_t vec_post_exceptions(Cpu *cpu, const Op *op, const VecStub *stub, const 
         .overflow_masked = mxcsr & 0x400, .underflow_masked = mxcsr & 0x800,
     };
     rules.fcw = (uint16_t)(0x7F | (rules.narrow_out ? 0 : 0x200) | (mxcsr >> 13 & 3) << 10);
-    const uint8_t *a = area_xmm(cpu, op->reg), *b = frame->b;
-    const unsigned lanes = stub->info.flags & VF_SCALAR ? 1 : convert || !narrow ? 2 : 4;
+    const uint8_t *a = stub->info.flags & VF_VVVV ? frame->v : area_xmm(cpu, op->reg), *b = frame->b;
+    const unsigned half = convert || !narrow ? 2 : 4, lanes = stub->info.flags & VF_SCALAR ? 1 : stub->wide ? 2 * half : half;
     bool inexact = false;
     for (unsigned i = 0; i < lanes; i++) {
         uint64_t x = vec_lane(a, i, rules.narrow_in), y = vec_lane(b, i, rules.narrow_in);
@@ -109,8 +109,8 @@ uint32_t vec_post_exceptions(Cpu *cpu, const Op *op, const VecStub *stub, const 
         case 0x5A: kind = LANE_CONVERT; x = y; break;
         case 0xD0: kind = i & 1 ? LANE_ADD : LANE_SUB; break;
         case 0x7C: case 0x7D: {
-            const uint8_t *from = i < lanes / 2 ? a : b;
-            const unsigned first = 2 * i % lanes;
+            const uint8_t *from = i % half < half / 2 ? a : b;
+            const unsigned first = i / half * half + 2 * i % half; /* pairs within a half of 128 bits */
             x = vec_lane(from, first, narrow);
             y = vec_lane(from, first + 1, narrow);
             kind = opcode == 0x7C ? LANE_ADD : LANE_SUB;

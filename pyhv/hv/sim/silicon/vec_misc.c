@@ -27,7 +27,7 @@ static const Op *misc_movnti(Cpu *cpu, const Op *op)
 }
 
 /* ---- LDMXCSR, STMXCSR ---- */
-static const Op *misc_ldmxcsr(Cpu *cpu, const Op *op)
+const Op *misc_ldmxcsr(Cpu *cpu, const Op *op)
 {
     sse_ready(cpu, op);
     uint32_t value;
@@ -38,7 +38,7 @@ static const Op *misc_ldmxcsr(Cpu *cpu, const Op *op)
     NEXT;
 }
 
-static const Op *misc_stmxcsr(Cpu *cpu, const Op *op)
+const Op *misc_stmxcsr(Cpu *cpu, const Op *op)
 {
     sse_ready(cpu, op);
     uint32_t value = area32(cpu, AREA_MXCSR);
@@ -69,7 +69,7 @@ static void misc_masked_store(Cpu *cpu, const Op *op, const uint8_t *value, cons
         }
 }
 
-static const Op *misc_maskmovdqu(Cpu *cpu, const Op *op)
+const Op *misc_maskmovdqu(Cpu *cpu, const Op *op)
 {
     sse_ready(cpu, op);
     misc_masked_store(cpu, op, area_xmm(cpu, op->reg), area_xmm(cpu, op->rm), 16);

@@ -141,6 +141,8 @@ static void emit_frame(Emit *e, const char *s, unsigned count, unsigned reg, siz
 
 #define MOVUPS_LOAD "\x0F\x10"
 #define MOVUPS_STORE "\x0F\x11"
+#define VMOVUPS_LOAD "\xC5\xFC\x10" /* YMM */
+#define VMOVUPS_STORE "\xC5\xFC\x11"
 #define MOVQ_MM_LOAD "\x0F\x6F"
 #define MOVQ_MM_STORE "\x0F\x7F"
 #define MOV_LOAD "\x48\x8B"
@@ -248,6 +250,92 @@ VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecIn
     return stub;
 }
 
+/* Registers as for SSE, YMM wide; VEX.vvvv is YMM3, the register in an immediate YMM4. */
+VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide)
+{
+    static const uint8_t pp[4] = {[PFX_NONE] = 0, [PFX_66] = 1, [PFX_F3] = 2, [PFX_F2] = 3};
+    const bool mem = insn->mod != 3;
+    const bool rexw = (insn->rex & 8) && ((info->flags & (VF_ENCODE_W | VF_W1)) ||
+                                          ((info->flags & VF_REXW) && insn->mode == 8));
+    const unsigned digit = info->flags & VF_GROUP ? insn->modrm >> 3 & 7u : 0;
+    const unsigned imm = insn->imm_size ? (uint8_t)insn->imm : 0;
+    const uint64_t key = 3ull << 62 | (uint64_t)insn->map << 32 | prefix << 28 | (unsigned)mem << 27 |
+                         (unsigned)rexw << 26 | (unsigned)wide << 25 | digit << 16 | (unsigned)insn->opcode << 8 | imm;
+    VecStub *stub = vec_stub_find(m, key);
+    if (stub != NULL)
+        return stub;
+
+    Emit e = {.n = 0};
+    const uint32_t f = info->flags;
+    if (f & VF_FP) {
+        ON_FRAME(&e, LDMXCSR, 3, host_mxcsr);
+        ON_FRAME(&e, LDMXCSR, 2, mxcsr);
+    }
+    if (info->reg == OPND_X)
+        ON_FRAME(&e, VMOVUPS_LOAD, 1, a);
+    else if (info->reg == OPND_G)
+        ON_FRAME(&e, MOV_LOAD, 0, gpr);
+    if (!mem && info->rm == OPND_X)
+        ON_FRAME(&e, VMOVUPS_LOAD, 2, b);
+    else if (!mem && info->rm == OPND_G)
+        ON_FRAME(&e, MOV_LOAD, 0, gpr);
+    if (f & VF_VVVV)
+        ON_FRAME(&e, VMOVUPS_LOAD, 3, v);
+    if (f & VF_XMM0)
+        ON_FRAME(&e, VMOVUPS_LOAD, 4, x0);
+    if (f & VF_STR_MASK)
+        ON_FRAME(&e, VMOVUPS_LOAD, 0, x0);
+    if (f & VF_STR_LENGTHS) {
+        ON_FRAME(&e, MOV_LOAD, 0, rax);
+        ON_FRAME(&e, MOV_LOAD, 2, rdx);
+    }
+    emit_byte(&e, 0xC4);
+    emit_byte(&e, 0xE0 | insn->map); /* R, X, B inverted */
+    emit_byte(&e, (unsigned)rexw << 7 | (f & VF_VVVV ? 12u : 15u) << 3 | (unsigned)wide << 2 | pp[prefix & 3]);
+    const unsigned reg = f & VF_GROUP ? digit : info->reg == OPND_G ? 0 : 1;
+    if (mem) {
+        char opcode = (char)insn->opcode;
+        emit_frame(&e, &opcode, 1, reg, offsetof(VecFrame, b));
+    } else {
+        emit_byte(&e, insn->opcode);
+        emit_byte(&e, 0xC0 | reg << 3 | (info->rm == OPND_G ? 0 : 2));
+    }
+    if (insn->imm_size)
+        emit_byte(&e, f & VF_XMM0 ? 4u << 4 | (imm & 15) : imm);
+    if (f & VF_NO_DEST)
+        ;
+    else if (f & VF_DEST_VVVV)
+        ON_FRAME(&e, VMOVUPS_STORE, 3, v);
+    else if (!(f & VF_DEST_RM) && info->reg == OPND_X)
+        ON_FRAME(&e, VMOVUPS_STORE, 1, a);
+    else if ((f & VF_DEST_RM) && !mem && info->rm == OPND_X)
+        ON_FRAME(&e, VMOVUPS_STORE, 2, b);
+    else if (!(f & VF_DEST_RM) || !mem)
+        ON_FRAME(&e, MOV_STORE, 0, gpr);
+    if (f & VF_STR_INDEX)
+        ON_FRAME(&e, MOV_STORE, 1, rcx);
+    if (f & VF_STR_MASK)
+        ON_FRAME(&e, VMOVUPS_STORE, 0, x0);
+    if (f & VF_EFLAGS) {
+        EMIT(&e, "\x9C");
+        ON_FRAME(&e, "\x8F", 0, rflags);
+    }
+    if (f & VF_FP) {
+        ON_FRAME(&e, LDMXCSR, 3, mxcsr);
+        ON_FRAME(&e, LDMXCSR, 2, host_mxcsr);
+    }
+    EMIT(&e, "\xC5\xF8\x77\xC3");            /* vzeroupper; ret */
+    stub = vec_stub_add(m, key, e.code, e.n);
+    if (stub != NULL) {
+        stub->info = *info;
+        stub->imm = (uint8_t)imm;
+        stub->wide = wide;
+        if (rexw && (f & VF_REXW) && stub->info.msize == 4)
+            stub->info.msize = 8;
+    }
+    return stub;
+}
+
 /* rDI: the XSAVE image, rSI: X87Frame. */
 VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flags, bool writes_flags)
 {
@@ -281,6 +369,7 @@ VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flag
 
 VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size) { return NULL; }
 VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info) { return NULL; }
+VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide) { return NULL; }
 VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flags, bool writes_flags) { return NULL; }
 
 void vec_machine_free(Machine *m)

@@ -242,6 +242,15 @@ static bool vec_host_bit(unsigned isa)
     return r[vec_isa_bits[isa].reg] >> vec_isa_bits[isa].bit & 1;
 }
 
+static bool vec_host_saves_ymm(void) /* its operating system, in XCR0 */
+{
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx >> 27 & 1))
+        return false;
+    __asm__("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+    return (eax & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
+}
+
 bool vec_host_has(unsigned isa)
 {
     switch (isa) {
@@ -252,6 +261,8 @@ bool vec_host_has(unsigned isa)
     case ISA_SSE3: case ISA_SSSE3: case ISA_SSE41: case ISA_SSE42: case ISA_SSE4A: case ISA_AES: case ISA_CLMUL:
     case ISA_SHA: case ISA_GFNI:
         return vec_host_bit(isa);
+    case ISA_AVX: case ISA_AVX2: case ISA_FMA: case ISA_F16C: case ISA_VAES: case ISA_VCLMUL:
+        return vec_host_bit(ISA_AVX) && vec_host_bit(isa) && vec_host_saves_ymm();
     default:
         return false;
     }
@@ -278,6 +289,10 @@ uint32_t vec_cpuid_mask(uint32_t function, uint32_t index, int reg)
         if ((!vec_index_matters(function) || vec_isa_bits[isa].index == index) && vec_host_has(isa))
             mask |= 1u << vec_isa_bits[isa].bit;
     }
+    if (function == 0xD && index == 0 && reg == 0)
+        mask |= XCR0_X87 | XCR0_SSE | (vec_host_has(ISA_AVX) ? XCR0_AVX : 0);
+    if (function == 0xD && index == 2 && vec_host_has(ISA_AVX)) /* size and place of the YMM component */
+        mask |= reg == 0 ? 256 : reg == 1 ? AREA_YMM : 0;
     if (function == 0x80000001 && reg == 3) /* AMD repeats these of function 1 */
         mask |= vec_cpuid_mask(1, 0, 3) & (1u << 0 | 1u << 15 | 1u << 23 | 1u << 24);
     return mask;
