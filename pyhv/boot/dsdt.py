@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pyhv.memo import memo
-
 from pyhv.boot import aml
 from pyhv.chipset.layout import COM1, COM_IRQS, FW_CFG_PORT, PVPANIC_PORT, RTC_BASE, RTC_IRQ, S5_SLEEP_TYPE
+from pyhv.memo import memo
 
 
 @memo(maxsize=32)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pyhv.memo import memo
-
 from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE, KVM_IDENTITY_MAP
+from pyhv.memo import memo
 from pyhv.memory.layout import ram_ranges
 
 RAM = 1

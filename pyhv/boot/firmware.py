@@ -6,12 +6,11 @@ floating pointer is in the EBDA, where it is found first.
 
 from __future__ import annotations
 
-from pyhv.memo import memo
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot import acpi, bios, mptable
 from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE
 from pyhv.errors import ConfigError
+from pyhv.memo import memo
 
 if TYPE_CHECKING:
     from pyhv.memory import GuestMemory

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from pyhv.memo import memo
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot.e820 import MIB, low_memory_end
 from pyhv.boot.placer import PAGE, align_up
+from pyhv.memo import memo
 from pyhv.record import record
 
 if TYPE_CHECKING:
