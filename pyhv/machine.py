@@ -12,7 +12,7 @@ from pyhv.record import default_of, field, field_names, record, replace
 from pyhv.units import format_size, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from os import PathLike
     from typing import Any
 
@@ -39,7 +39,7 @@ class Machine:
     - `cpu`, `features`: CPUID template, and "+name"/"-name" changes to it.
     - `irqchip`: "split" (PIC, PIT, I/O APIC in Python) or "kernel" (all in the kernel, KVM only).
     - `hugepages`: "none", "transparent", "2M" or "1G".
-    - `debug_exit`: port of the debug exit device, or None to leave it out.
+    - `debug_exit`: port of the debug exit device, or None (in documents "none") to leave it out.
     - `load_address`, `entry`: for flat images, where they go and start (entry defaults to the load address).
     - `on_reset`: a guest's reset ends the run ("exit"), or starts it again ("restart").
     """
@@ -77,7 +77,7 @@ class Machine:
         features: Iterable[str] = (),
         irqchip: str = "split",
         hugepages: str = "none",
-        debug_exit: int | None = 0xF4,
+        debug_exit: int | str | None = 0xF4,
         load_address: int = 0x7C00,
         entry: int | None = None,
         on_reset: str = "exit",
@@ -96,7 +96,8 @@ class Machine:
         put(self, "features", _features(features))
         put(self, "irqchip", _choice("irqchip", irqchip, IRQCHIPS))
         put(self, "hugepages", _choice("hugepages", hugepages, HUGEPAGES))
-        put(self, "debug_exit", None if debug_exit is None else _integer("debug_exit", debug_exit, 0, 0xFFFC))
+        no_debug_exit = debug_exit is None or debug_exit == "none"
+        put(self, "debug_exit", None if no_debug_exit else _integer("debug_exit", debug_exit, 0, 0xFFFC))
         put(self, "load_address", _integer("load_address", load_address, 0, (1 << 32) - 1))
         put(self, "entry", None if entry is None else _integer("entry", entry, 0, (1 << 32) - 1))
         put(self, "on_reset", _choice("on_reset", on_reset, ON_RESET))
@@ -115,7 +116,7 @@ class Machine:
         for name in field_names(self):
             value = getattr(self, name)
             if name == "kernel" or value != default_of(Machine, name):
-                out[name] = list(value) if isinstance(value, tuple) else value
+                out[name] = list(value) if isinstance(value, tuple) else "none" if value is None else value
         if "memory" in out:
             out["memory"] = format_size(self.memory)
         return out
@@ -144,17 +145,21 @@ class Machine:
 
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"machine: not JSON: {error}") from None
         if not isinstance(document, dict):
             raise ConfigError("machine: the JSON document is not an object")
         return cls.from_dict(document)
 
     def to_toml(self) -> str:
-        """The machine as a TOML document (JSON's strings, numbers and arrays are TOML's as well)."""
+        """The machine as a TOML document."""
         import json
 
-        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.to_dict().items())
+        # JSON's numbers, arrays and strings are TOML's as well, but for DEL, and for pairs of surrogates as escapes.
+        return "".join(
+            f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
+            for key, value in self.to_dict().items()
+        )
 
     @classmethod
     def from_toml(cls, text: str) -> Machine:
@@ -163,7 +168,7 @@ class Machine:
 
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"machine: not TOML: {error}") from None
         return cls.from_dict(document)
 
@@ -199,7 +204,7 @@ def _text(name: str, value: object) -> str:
 
 
 def _texts(name: str, values: object) -> tuple[str, ...]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise ConfigError(f"{name}: {values!r} is not a list of texts")
     return tuple(_text(name, v) for v in values)
 
