@@ -6,16 +6,17 @@ while sinks have had all of it. Text is UTF-8; each byte that is not becomes one
 
 from __future__ import annotations
 
-import threading
 import time
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError, GuestError, GuestFailed, GuestPanic, VmmError, VmTimeout
+from pyhv.locks import allocate_lock, condition
 from pyhv.log import event
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Sequence
+    from threading import Condition
     from typing import Any
 
     from pyhv.errors import PyhvError
@@ -75,9 +76,9 @@ class Console:
         self._panic_patterns = tuple(panic_patterns)
         self._watch: re.Pattern[bytes] | None = None
         self._limit = limit
-        self._order = threading.Lock()
-        self._lock = threading.Lock()
-        self._cond = threading.Condition(self._lock)
+        self._order = allocate_lock()
+        self._lock = allocate_lock()
+        self._changed: Condition | None = None
         self._data = bytearray()
         self._dropped = 0
         self._position = 0
@@ -101,8 +102,8 @@ class Console:
                     panic = self._check_lines()
                 if len(buffer) > self._limit:
                     self._drop(len(buffer) - self._limit + (self._limit >> 3))
-                if self._waiting:
-                    self._cond.notify_all()
+                if self._waiting and self._changed is not None:
+                    self._changed.notify_all()
             if self._sinks:
                 failed = self._copy(data)
         for error in failed:
@@ -128,7 +129,7 @@ class Console:
     @property
     def data(self) -> bytes:
         """All output in memory."""
-        with self._cond:
+        with self._lock:
             return bytes(self._data)
 
     @property
@@ -153,7 +154,7 @@ class Console:
 
     def tail(self, lines: int = TAIL_LINES) -> str:
         """The last lines."""
-        with self._cond:
+        with self._lock:
             start = len(self._data)
             for _ in range(lines + 1):
                 start = self._data.rfind(b"\n", 0, start)
@@ -167,10 +168,11 @@ class Console:
 
         `error` is an exception, whose text then says how the guest ended, or a function that makes one of a message.
         """
-        with self._cond:
+        with self._lock:
             if self._end is None:
                 self._end = error
-            self._cond.notify_all()
+            if self._changed is not None:
+                self._changed.notify_all()
 
     # Input
 
@@ -194,7 +196,9 @@ class Console:
 
         compiled: re.Pattern[Any] = re.compile(pattern) if isinstance(pattern, (str, bytes)) else pattern
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._cond:
+        with self._lock:
+            if self._changed is None:
+                self._changed = condition(self._lock)
             search = Search(compiled, self._position)
             self._waiting += 1
             try:
@@ -222,16 +226,17 @@ class Console:
             woken = self._wait_change(wait)
             quick = woken
             if woken and time.monotonic() - now < STREAMING:
-                self._cond.release()
+                self._lock.release()
                 try:
                     time.sleep(STREAMING / 2)
                 finally:
-                    self._cond.acquire()
+                    self._lock.acquire()
 
     def _wait_change(self, timeout: float | None) -> bool:
         """Wait for output or the guest's end; False when there was none in time."""
         size = self._dropped + len(self._data)
-        return self._cond.wait_for(
+        assert self._changed is not None
+        return self._changed.wait_for(
             lambda: self._dropped + len(self._data) != size or self._end is not None or self._panic is not None, timeout
         )
 

@@ -14,13 +14,11 @@ Pass an instance in `Machine(devices=[...])`. Calls come one at a time (the mach
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.record import record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import ClassVar
 
     from pyhv.bus import AddressSpace
@@ -29,8 +27,8 @@ if TYPE_CHECKING:
     from pyhv.irq import InterruptLine, Msi
     from pyhv.memory import GuestMemory
 
-MsrRead = Callable[[int], int | None]
-MsrWrite = Callable[[int, int], bool]
+    MsrRead = Callable[[int], int | None]
+    MsrWrite = Callable[[int, int], bool]
 
 
 @record

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections import deque
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.clock import TimerQueue
 from pyhv.errors import VmmError
+from pyhv.realtime import RealClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,47 +36,6 @@ _BROKEN = select.EPOLLERR | select.EPOLLHUP
 _NEVER = 1 << 63
 
 
-class RealClock:
-    """A Clock on the host's monotonic time. It can be stopped and set, for a machine that is paused or restored."""
-
-    def __init__(self, loop: EventLoop) -> None:
-        self._loop = loop
-        self._origin = time.monotonic_ns()
-        self._frozen: int | None = None
-
-    def now_ns(self) -> int:
-        """Nanoseconds since the machine's start, without the time for which it was paused."""
-        if self._frozen is not None:
-            return self._frozen
-        return time.monotonic_ns() - self._origin
-
-    def wall_ns(self) -> int:
-        """The host's UTC time, in nanoseconds since the epoch."""
-        return time.time_ns()
-
-    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
-        """Call once on the loop's thread, with the machine's lock held."""
-        return self._loop.call_at(deadline_ns, callback)
-
-    def pause(self) -> None:
-        """Stop the time; timers wait. Idempotent."""
-        if self._frozen is None:
-            self._frozen = self.now_ns()
-
-    def resume(self, now_ns: int | None = None) -> None:
-        """Let time go on from where it stopped, or from `now_ns`."""
-        if now_ns is None:
-            now_ns = self.now_ns()
-        self._origin = time.monotonic_ns() - now_ns
-        self._frozen = None
-        self._loop.wake()
-
-    @property
-    def paused(self) -> bool:
-        """Whether time stands still."""
-        return self._frozen is not None
-
-
 class EventLoop:
     """Timers, descriptors and calls of one machine.
 
@@ -85,9 +44,14 @@ class EventLoop:
     """
 
     def __init__(
-        self, lock: threading.RLock, *, on_error: Callable[[BaseException], None], name: str = "pyhv-loop"
+        self,
+        lock: threading.RLock,
+        *,
+        on_error: Callable[[BaseException], None],
+        clock: RealClock | None = None,
+        name: str = "pyhv-loop",
     ) -> None:
-        self.clock = RealClock(self)
+        self.clock = RealClock(lambda: self) if clock is None else clock
         self._lock = lock
         self._on_error = on_error
         self._name = name

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from pyhv import errors
 from pyhv._types import TYPE_CHECKING
+from pyhv.enums import Enum
 from pyhv.record import field, record
 
 if TYPE_CHECKING:

@@ -6,8 +6,6 @@ others one thread lets the vCPUs take turns.
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from time import thread_time_ns
 
 from pyhv._types import TYPE_CHECKING
@@ -17,6 +15,7 @@ from pyhv.result import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import Thread
     from typing import Any
 
     from pyhv.chipset.pic import Pic
@@ -33,7 +32,7 @@ class VcpuLoop:
         self.vm = vm
         self.vcpu = vcpu
         self.counts: dict[type[Any], int] = {}
-        self.recent: deque[x.Exit] = deque(maxlen=RECENT_EXITS)
+        self.recent: list[x.Exit] = []
         self.registers = ""
         self.cpu_ns = 0
         self._pc = vm.pc if vcpu.index == 0 else None
@@ -76,7 +75,10 @@ class VcpuLoop:
         kind = type(exit)
         counts = self.counts
         counts[kind] = counts.get(kind, 0) + 1
-        self.recent.append(exit)
+        recent = self.recent
+        recent.append(exit)
+        if len(recent) >= 2 * RECENT_EXITS:
+            del recent[:RECENT_EXITS]
         return exit
 
     def handle(self, exit: x.Exit) -> None:
@@ -217,11 +219,13 @@ class VcpuLoop:
         self.vm.fail(f"{exit.name}: {exit.detail}{where}")
 
 
-def start_threads(loops: list[VcpuLoop], name: str) -> list[threading.Thread]:
+def start_threads(loops: list[VcpuLoop], name: str) -> list[Thread]:
     """One daemon thread a vCPU, started."""
+    from threading import Thread
+
     threads = []
     for loop in loops:
-        thread = threading.Thread(target=loop.loop, name=f"{name}-vcpu{loop.vcpu.index}", daemon=True)
+        thread = Thread(target=loop.loop, name=f"{name}-vcpu{loop.vcpu.index}", daemon=True)
         thread.start()
         threads.append(thread)
     return threads

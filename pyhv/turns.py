@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from time import thread_time_ns
 
 from pyhv._types import TYPE_CHECKING
@@ -10,32 +9,49 @@ from pyhv.errors import PyhvError
 from pyhv.hv import exits as x
 
 if TYPE_CHECKING:
+    from threading import Event, Thread
+
     from pyhv.vm import Vm
 
 
-def start_turns(vm: Vm) -> list[threading.Thread]:
+def start_turns(vm: Vm) -> list[Thread]:
     """Start the one thread."""
-    thread = threading.Thread(target=_guarded, args=(vm,), name=f"{vm.machine.name or 'pyhv'}-turns", daemon=True)
+    from threading import Thread
+
+    thread = Thread(target=_guarded, args=(vm,), name=f"{vm.machine.name or 'pyhv'}-turns", daemon=True)
     thread.start()
     return [thread]
 
 
 def _guarded(vm: Vm) -> None:
     try:
-        _take_turns(vm)
-    except PyhvError as error:
-        vm.fail(str(error), error)
+        take_turns(vm)
     except BaseException as error:
         vm.fail(f"{type(error).__name__}: {error}", error)
+
+
+def take_turns(vm: Vm) -> None:
+    """Run until the machine stops, in this thread; an error becomes the verdict. KeyboardInterrupt gets through."""
+    from threading import Event
+
+    vm.kicked = kicked = Event()
+    began = thread_time_ns()
+    try:
+        _loop(vm, kicked)
+    except PyhvError as error:
+        vm.fail(str(error), error)
+    except Exception as error:
+        vm.fail(f"{type(error).__name__}: {error}", error)
+    finally:
+        vm.loops[0].cpu_ns += thread_time_ns() - began
     for loop in vm.loops:
         loop.take_dump()
-    vm.loops[0].cpu_ns += thread_time_ns()
 
 
-def _take_turns(vm: Vm) -> None:
+def _loop(vm: Vm, kicked: Event) -> None:
     loops, running = vm.loops, vm.running
     while running():
-        vm.kicked.clear()
+        kicked.clear()
         halted = 0
         for loop in loops:
             while vm.outcome is None:
@@ -50,4 +66,4 @@ def _take_turns(vm: Vm) -> None:
             with vm.lock:
                 woken = vm.handle.idle()
             if not woken:
-                vm.kicked.wait()
+                kicked.wait()

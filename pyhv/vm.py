@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.pc import Pc
@@ -12,19 +10,23 @@ from pyhv.console import Console
 from pyhv.errors import ConfigError, GuestFailed, GuestPanic, PyhvError, TripleFault, VmmError, VmTimeout
 from pyhv.hv.config import VmConfig
 from pyhv.hv.select import Selection, select
-from pyhv.loop import EventLoop
+from pyhv.locks import RLock, allocate_lock, condition
 from pyhv.memory import MemoryBacking, ram_ranges
+from pyhv.realtime import RealClock
 from pyhv.result import Outcome, Result
-from pyhv.runner import VcpuLoop, start_threads
+from pyhv.runner import RECENT_EXITS, VcpuLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from threading import Condition, Event, Thread
     from types import TracebackType
     from typing import IO
 
+    from pyhv.clock import Clock
     from pyhv.device import MsrRead, MsrWrite
     from pyhv.errors import GuestError
     from pyhv.hv import exits as x
+    from pyhv.loop import EventLoop
     from pyhv.machine import Machine
 
 STOP_TIMEOUT = 10.0
@@ -46,27 +48,29 @@ class Vm:
     def __init__(self, machine: Machine, *, backend: Backend = "auto", seed: int = 0) -> None:
         self.machine = machine
         self.backend = backend if isinstance(backend, Selection) else select(backend)
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.outcome: Outcome | None = None
         self.msr_handlers: dict[int, tuple[MsrRead, MsrWrite]] = {}
         self._detail = ""
         self._status: int | None = None
         self._error: BaseException | None = None
         self._panic = ""
-        self._cond = threading.Condition(threading.Lock())
+        self.kicked: Event | None = None
+        self._state = allocate_lock()
+        self._changed: Condition | None = None
         self._attention = False
         self._paused = False
         self._reset_pending = False
         self._parked = 0
         self._runners = 0
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Thread] = []
         self._started = False
         self._closed = False
         self._result: Result | None = None
         self._began = self._ended_at = 0.0
         self.loops: list[VcpuLoop] = []
-        self._loop = EventLoop(self.lock, on_error=self._loop_error)
-        self.kicked = threading.Event()
+        self._loop: EventLoop | None = None
+        self._real_clock = RealClock(self.event_loop)
         self.console = Console(self._send, on_panic=self._console_panic, on_sink_error=self._sink_error)
         hypervisor = self.backend.hypervisor
         self.handle = hypervisor.create_vm(
@@ -86,7 +90,7 @@ class Vm:
         for address, size in ram_ranges(machine.memory):
             handle.add_memory(address, size, backing=backing)
         self.memory = handle.memory
-        self.clock = handle.clock or self._loop.clock
+        self.clock: Clock = handle.clock or self._real_clock
         self.pc = Pc(
             machine,
             memory=self.memory,
@@ -119,6 +123,8 @@ class Vm:
             raise ConfigError("vm: it was started already")
         self._begin()
         if self.backend.hypervisor.capabilities.threads:
+            from pyhv.runner import start_threads
+
             self._threads = start_threads(self.loops, self.machine.name or "pyhv")
         else:
             from pyhv.turns import start_turns
@@ -134,11 +140,12 @@ class Vm:
     def run(self, timeout: float | None = None) -> Result:
         """Run to the end, or to `timeout` seconds (outcome TIMEOUT), and give the Result.
 
-        A machine of one vCPU runs in the calling thread. Ctrl-C ends the run (STOPPED) and is raised again.
+        A machine of one vCPU, or on a backend without threads, runs in the calling thread. Ctrl-C ends the run
+        (STOPPED) and is raised again.
         """
         if self._started or self._closed:
             raise ConfigError("vm: it was started already")
-        if len(self.loops) == 1 and self.backend.hypervisor.capabilities.threads:
+        if len(self.loops) == 1 or not self.backend.hypervisor.capabilities.threads:
             return self._run_here(timeout)
         self.start()
         try:
@@ -154,10 +161,15 @@ class Vm:
         self._begin()
         self._runners = 1
         if timeout is not None:
-            clock = self._loop.clock
+            clock = self._real_clock
             clock.call_at(clock.now_ns() + int(timeout * 1e9), lambda: self._time_out(timeout))
         try:
-            self.loops[0].run_until_end()
+            if self.backend.hypervisor.capabilities.threads:
+                self.loops[0].run_until_end()
+            else:
+                from pyhv.turns import take_turns
+
+                take_turns(self)
         except KeyboardInterrupt:
             self.end(Outcome.STOPPED, "interrupted from the keyboard")
             raise
@@ -170,41 +182,61 @@ class Vm:
         """For vCPU loops: whether to go on; parks the caller while the machine is paused or being reset."""
         return self._park() if self._attention else True
 
+    def _condition(self) -> Condition:
+        """The condition variable of the machine's state; made when somebody first waits."""
+        if self._changed is None:
+            self._changed = condition(self._state)
+        return self._changed
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.notify_all()
+
+    def event_loop(self) -> EventLoop:
+        """The machine's one event loop; made when a timer, a descriptor or another thread first needs it."""
+        with self.lock:
+            if self._loop is None:
+                from pyhv.loop import EventLoop
+
+                self._loop = EventLoop(self.lock, on_error=self._loop_error, clock=self._real_clock)
+            return self._loop
+
     def _park(self) -> bool:
-        with self._cond:
+        with self._state:
+            changed = self._condition()
             self._parked += 1
-            self._cond.notify_all()
+            changed.notify_all()
             while self.outcome is None and (self._paused or self._reset_pending):
                 if self._reset_pending and self._parked == self._runners:
                     self._do_reset()
                     continue
-                self._cond.wait()
+                changed.wait()
             self._parked -= 1
             return self.outcome is None
 
     def pause(self, timeout: float = STOP_TIMEOUT) -> None:
         """Stop all vCPUs between two instructions; returns when they are. Raises VmTimeout."""
-        with self._cond:
+        with self._state:
             self._paused = self._attention = True
             self._kick_all()
-            if not self._cond.wait_for(
+            if not self._condition().wait_for(
                 lambda: self.outcome is not None or self._parked == self._runners, timeout
             ):
                 raise VmTimeout(f"vCPUs did not pause within {timeout} s")
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        with self._cond:
+        with self._state:
             self._paused = False
             self._attention = self.outcome is not None or self._reset_pending
-            self._cond.notify_all()
+            self._notify()
 
     def reset(self) -> None:
         """Start the machine again from its image, as a reset button would, with its memory cleared."""
-        with self._cond:
+        with self._state:
             self._reset_pending = self._attention = True
             self._kick_all()
-            self._cond.notify_all()
+            self._notify()
             if not self._runners:
                 self._do_reset()
 
@@ -222,7 +254,7 @@ class Vm:
             self._end_locked(Outcome.ERROR, f"reset: {error}", None, error)
         self._reset_pending = False
         self._attention = self._paused or self.outcome is not None
-        self._cond.notify_all()
+        self._notify()
 
     def stop(self) -> None:
         """End the run now (outcome STOPPED, unless it ended before)."""
@@ -233,12 +265,13 @@ class Vm:
         if not self._started:
             raise ConfigError("vm: it was not started")
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._cond:
+        with self._state:
+            changed = self._condition()
             while self.outcome is None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise VmTimeout(f"the guest did not end within {timeout:g} s\n{self.console.tail()}")
-                self._cond.wait(left)
+                changed.wait(left)
         self._join()
         return self.result()
 
@@ -275,7 +308,7 @@ class Vm:
 
     def end(self, outcome: Outcome, detail: str = "", status: int | None = None) -> None:
         """Fix the verdict; the first one stands. Stops every vCPU."""
-        with self._cond:
+        with self._state:
             self._end_locked(outcome, detail, status)
 
     def _end_locked(
@@ -292,12 +325,12 @@ class Vm:
         self._error = error
         self._attention = True
         self._kick_all()
-        self._cond.notify_all()
+        self._notify()
         self.console.close(self.console_error())
 
     def fail(self, detail: str, error: BaseException | None = None) -> None:
         """The VMM cannot go on."""
-        with self._cond:
+        with self._state:
             self._end_locked(Outcome.ERROR, detail, None, error)
 
     def panic(self, source: str, detail: str = "") -> None:
@@ -341,7 +374,8 @@ class Vm:
     def _send(self, data: bytes) -> None:
         with self.lock:
             self.pc.serial.receive(data)
-        self.kicked.set()
+        if self.kicked is not None:
+            self.kicked.set()
 
     def _add_msrs(self, indices: Sequence[int], read: MsrRead, write: MsrWrite) -> None:
         for index in indices:
@@ -349,16 +383,22 @@ class Vm:
 
     def _kick_boot_cpu(self) -> None:
         self.vcpus[0].kick()
-        self.kicked.set()
+        if self.kicked is not None:
+            self.kicked.set()
 
     def _kick_all(self) -> None:
-        self.kicked.set()
+        if self.kicked is not None:
+            self.kicked.set()
         for loop in self.loops:
             loop.vcpu.kick()
 
     def _join(self) -> None:
         deadline = time.monotonic() + STOP_TIMEOUT
-        current = threading.current_thread()
+        if not self._threads:
+            return
+        from threading import current_thread
+
+        current = current_thread()
         for thread in self._threads:
             while thread is not current and thread.is_alive():
                 thread.join(0.05)
@@ -368,10 +408,10 @@ class Vm:
                         raise VmmError(f"{thread.name} did not leave the guest within {STOP_TIMEOUT:g} s")
 
     def _make_result(self, outcome: Outcome) -> Result:
-        counts: Counter[str] = Counter()
+        counts: dict[str, int] = {}
         for loop in self.loops:
             for kind, number in loop.counts.items():
-                counts[kind.__name__] += number
+                counts[kind.__name__] = counts.get(kind.__name__, 0) + number
         bad = not outcome.ok and outcome is not Outcome.FAILED
         several = len(self.loops) > 1
         avic, avic_reason = self.handle.avic()
@@ -382,7 +422,7 @@ class Vm:
             detail=self._detail,
             guest_status=self._status,
             console=self.console.text,
-            exits=dict(counts.most_common()),
+            exits=dict(sorted(counts.items(), key=lambda item: -item[1])),
             unclaimed=self.pc.unclaimed(),
             deterministic=self.backend.hypervisor.capabilities.deterministic,
             instructions=self.handle.instructions(),
@@ -398,7 +438,7 @@ class Vm:
             last_exits=tuple(
                 (f"vCPU {loop.vcpu.index} " if several else "") + repr(exit)
                 for loop in self.loops
-                for exit in (loop.recent if bad else ())
+                for exit in (loop.recent[-RECENT_EXITS:] if bad else ())
             ),
         )
 
@@ -424,7 +464,8 @@ class Vm:
                 self.result()
         finally:
             self._closed = True
-            self._loop.close()
+            if self._loop is not None:
+                self._loop.close()
             for vcpu in getattr(self, "vcpus", ()):
                 vcpu.close()
             self.handle.close()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-import termios
-import threading
-import tty
 
 from pyhv._types import TYPE_CHECKING
+from pyhv.result import Outcome
 
 if TYPE_CHECKING:
+    from threading import Thread
     from types import TracebackType
     from typing import Any
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 ESCAPE = 0x01
 HELP = b"\r\nCtrl-a x  end the machine\r\nCtrl-a h  this help\r\nCtrl-a Ctrl-a  send Ctrl-a\r\n"
 CHUNK = 4096
+"""At most PIPE_BUF: a pipe that polls as writable takes as much without blocking."""
+OUTPUT_WAIT_MS = 100
 
 
 class Terminal:
@@ -31,7 +32,9 @@ class Terminal:
         self._saved: list[Any] | None = None
         self._escaped = False
         self._wake_read, self._wake_write = -1, -1
-        self._thread: threading.Thread | None = None
+        self._poll_out = select.poll()
+        self._poll_out.register(output, select.POLLOUT)
+        self._thread: Thread | None = None
 
     def __enter__(self) -> Terminal:
         self._vm.console.add_sink(self._write)
@@ -41,14 +44,9 @@ class Terminal:
         except OSError:
             return self
         if is_tty and os.tcgetpgrp(self._stdin) == os.getpgrp():
-            self._saved = termios.tcgetattr(self._stdin)
-            tty.setraw(self._stdin, termios.TCSANOW)
-            attributes = termios.tcgetattr(self._stdin)
-            attributes[1] |= termios.OPOST  # output stays cooked: the guest's \n moves to a new line's start
-            termios.tcsetattr(self._stdin, termios.TCSANOW, attributes)
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
-        self._thread = threading.Thread(target=self._read_loop, name="pyhv-stdin", daemon=True)
-        self._thread.start()
+            self._make_raw()
+        if is_tty or not self._at_end():
+            self._start_reading()
         return self
 
     def __exit__(
@@ -60,16 +58,53 @@ class Terminal:
             os.close(self._wake_read)
             os.close(self._wake_write)
         if self._saved is not None:
+            import termios
+
             termios.tcsetattr(self._stdin, termios.TCSANOW, self._saved)
 
-    def _write(self, data: bytes) -> None:
+    def _make_raw(self) -> None:
+        import termios
+        import tty
+
+        self._saved = termios.tcgetattr(self._stdin)
+        tty.setraw(self._stdin, termios.TCSANOW)
+        attributes = termios.tcgetattr(self._stdin)
+        attributes[1] |= termios.OPOST  # output stays cooked: the guest's \n moves to a new line's start
+        termios.tcsetattr(self._stdin, termios.TCSANOW, attributes)
+
+    def _at_end(self) -> bool:
+        """Whether stdin, as /dev/null, has nothing to give; what it has at once is sent."""
+        poll = select.poll()
+        poll.register(self._stdin, select.POLLIN)
+        if not poll.poll(0):
+            return False
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._output, view) :]
-        except OSError as error:
-            self._output = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-            self._vm.fail(f"console output cannot be written: {error.strerror}")
+            data = os.read(self._stdin, CHUNK)
+        except OSError:
+            return True
+        if data:
+            self._vm.console.send(data)
+        return not data
+
+    def _start_reading(self) -> None:
+        from threading import Thread
+
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
+        self._thread = Thread(target=self._read_loop, name="pyhv-stdin", daemon=True)
+        self._thread.start()
+
+    def _write(self, data: bytes) -> None:
+        """Write all of it, but do not wait for a reader that takes nothing once the user has ended the run."""
+        view = memoryview(data)
+        while view:
+            if not self._poll_out.poll(OUTPUT_WAIT_MS):
+                if self._vm.outcome is Outcome.STOPPED:
+                    return
+                continue
+            try:
+                view = view[os.write(self._output, view[:CHUNK]) :]
+            except BlockingIOError:
+                continue
 
     def _read_loop(self) -> None:
         poll = select.poll()

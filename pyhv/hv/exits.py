@@ -6,8 +6,7 @@ Every backend reports its exits in these types and no others. An exit that a bac
 
 from __future__ import annotations
 
-from enum import Enum
-
+from pyhv.enums import Enum
 from pyhv.record import field, record
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import cache, partial
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
+from pyhv.memo import memo
 from pyhv.memory.layout import PAGE_SIZE
 from pyhv.memory.region import MemoryRegion
 from pyhv.record import record
@@ -39,7 +39,7 @@ class MemoryBacking:
             raise ConfigError("hugepages: guest_memfd memory takes none")
 
 
-@cache
+@memo(1)
 def _host() -> tuple[Any, Any]:
     try:
         from pyhv.memory._host import ffi, lib  # type: ignore[import-not-found]
@@ -109,12 +109,8 @@ def map_file(fd: int, size: int, *, phase: int = 0, reserve: bool = False) -> tu
     if pointer == ffi.NULL:
         raise OSError(error[0], os.strerror(error[0]))
     address = int(ffi.cast("uintptr_t", pointer))
-    owned = ffi.gc(pointer, partial(_unmap, lib, size))
+    owned = ffi.gc(pointer, lambda mapped: lib.pyhv_memory_unmap(mapped, size))
     return memoryview(ffi.buffer(owned, size)), address
-
-
-def _unmap(lib: Any, size: int, pointer: Any) -> None:
-    lib.pyhv_memory_unmap(pointer, size)
 
 
 def allocate(
@@ -155,7 +151,7 @@ def allocate(
         raise HostError(f"memory: {size >> 20} MiB for {name}: {error.strerror}") from None
     if backing.hugepages == "transparent":
         lib.pyhv_memory_advise_huge(ffi.cast("void *", host), size)
-    release = partial(os.close, fd) if fd >= 0 else None
+    release = (lambda: os.close(fd)) if fd >= 0 else None
     return MemoryRegion(
         address,
         buffer,
@@ -164,7 +160,7 @@ def allocate(
         host_address=host,
         fd=fd,
         release=release,
-        discard=partial(discard, fd, host),
+        discard=lambda offset, size: discard(fd, host, offset, size),
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError, GuestMemoryError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyhv.memory.region import MemoryRegion
 
-WriteObserver = Callable[[int, int], None]
+    WriteObserver = Callable[[int, int], None]
+
 
 
 class GuestMemory:
@@ -103,6 +105,7 @@ class GuestMemory:
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Copy bytes into the guest. Nothing is written unless all of it can be."""
+        data = _in_bytes(data)
         position = 0
         for segment in self.view(address, len(data), write=True):
             segment[:] = data[position : position + len(segment)]
@@ -110,6 +113,7 @@ class GuestMemory:
 
     def load(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Like `write`, but into ROM as well: for what builds the machine."""
+        data = _in_bytes(data)
         position = 0
         for segment in self.view(address, len(data)):
             segment[:] = data[position : position + len(segment)]
@@ -145,3 +149,7 @@ class GuestMemory:
                 break
             out += piece
         return bytes(out)
+
+
+def _in_bytes(data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+    return data.cast("B") if isinstance(data, memoryview) and data.itemsize != 1 else data

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pyhv.record import record
 
+
 @record
 class Feature:
     """Where a feature's bit is; `subleaf` is None where the leaf has no sub-leaves."""

@@ -5,8 +5,7 @@ Sources: AMD64 Architecture Programmer's Manual (APM) vol. 2; Documentation/virt
 
 from __future__ import annotations
 
-from enum import IntEnum
-
+from pyhv.enums import IntEnum
 from pyhv.record import field, record
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.hv.kvm.native import lib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+else:
+    from _collections_abc import Mapping  # the same class; collections.abc imports much else
 
 NUMBERS: dict[str, int] = {
     "IRQCHIP": 0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, KvmError
@@ -12,6 +11,7 @@ from pyhv.hv.kvm import host, state
 from pyhv.hv.kvm.capabilities import Extensions
 from pyhv.hv.kvm.native import ffi, lib, request, request_value, setup_kick_signal
 from pyhv.hv.kvm.vm import KvmVm
+from pyhv.memo import lazy
 from pyhv.x86 import cpuid
 
 if TYPE_CHECKING:
@@ -44,26 +44,26 @@ class KvmHypervisor:
         self.kick_signal = setup_kick_signal()
         self._templates: dict[tuple[object, ...], Any] = {}
 
-    @cached_property
+    @lazy
     def vcpu_map_size(self) -> int:
         """Bytes of a vCPU's shared mapping."""
         return request_value(self.fd, "KVM_GET_VCPU_MMAP_SIZE")
 
-    @cached_property
+    @lazy
     def sync_regs(self) -> int:
         """The register groups that KVM_RUN can leave in the shared mapping, as a bit mask."""
         return self.extensions["SYNC_REGS"]
 
-    @cached_property
+    @lazy
     def has_sregs2(self) -> bool:
         return bool(self.extensions["SREGS2"])
 
-    @cached_property
+    @lazy
     def module(self) -> str:
         """The kernel module that implements KVM here."""
         return host.loaded_module()[0]
 
-    @cached_property
+    @lazy
     def capabilities(self) -> Capabilities:
         e = self.extensions
         split = ("split",) if e["SPLIT_IRQCHIP"] else ()
@@ -95,12 +95,12 @@ class KvmHypervisor:
                     raise
                 room *= 2
 
-    @cached_property
+    @lazy
     def supported_cpuid(self) -> list[CpuidEntry]:
         """What the host and KVM support, for all features at once."""
         return self._cpuid("KVM_GET_SUPPORTED_CPUID")
 
-    @cached_property
+    @lazy
     def emulated_cpuid(self) -> list[CpuidEntry]:
         """Features that KVM emulates in software where the host lacks them."""
         return self._cpuid("KVM_GET_EMULATED_CPUID") if self.extensions["EXT_EMUL_CPUID"] else []
@@ -113,12 +113,12 @@ class KvmHypervisor:
         request(self.fd, name, msrs)
         return tuple(msrs.indices[i] for i in range(msrs.nmsrs))
 
-    @cached_property
+    @lazy
     def msr_indices(self) -> tuple[int, ...]:
         """The MSRs that hold guest state and are to be saved and restored."""
         return self._msr_list("KVM_GET_MSR_INDEX_LIST")
 
-    @cached_property
+    @lazy
     def feature_msrs(self) -> dict[int, int]:
         """The MSRs that describe the host's features, with their values."""
         if not self.extensions["GET_MSR_FEATURES"]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from functools import partial
+from pyhv.locks import allocate_lock
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError, KvmError
@@ -35,7 +34,7 @@ class Slots:
         self._memfds: dict[int, int] = {}
         self._dirty: dict[int, bytearray] = {}
         self._by_slot: dict[int, MemoryRegion] = {}
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._observing = False
         self._manual_protect: bool | None = None
         self._ring_entries = 0
@@ -130,8 +129,8 @@ class Slots:
             host_address=host,
             fd=fd,
             guest_memfd=True,
-            release=partial(os.close, fd),
-            discard=partial(discard, fd, host),
+            release=lambda: os.close(fd),
+            discard=lambda offset, size: discard(fd, host, offset, size),
         )
 
     def create_guest_memfd(self, size: int, flags: int = 0) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from pyhv.locks import allocate_lock
 import time
 
 from pyhv._types import TYPE_CHECKING
@@ -63,7 +63,7 @@ class KvmVcpu:
     def __init__(self, vm: KvmVm, index: int) -> None:
         self.index = index
         self._vm = vm
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._reply = (0, 0)
         self._statistics: Statistics | None = None
         self.fd = request_value(vm.fd, "KVM_CREATE_VCPU", index)
