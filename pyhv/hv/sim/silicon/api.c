@@ -426,6 +426,21 @@ uint32_t sim_fetch_bytes(SimCpu *cpu, uint8_t *out)
 
 /* ---- string port I/O ---- */
 
+/* The host's VMCB learns how far the instruction got, and the fault that stopped its first item. */
+static void string_io_done(Cpu *cpu, int how, u32 done)
+{
+    u8 *v = vmcb_ptr(cpu, cpu->svm.vmcb_pa);
+    if (!v)
+        return;
+    vmcb_put(v, SAVE_RIP, 8, cpu->r[REG_RIP]);
+    if (how != LEAVE_EXCEPTION || done)
+        return;
+    if (cpu->exc.vector == EXC_PF)
+        vmcb_put(v, SAVE_CR2, 8, cpu->exc.cr2);
+    vmcb_put(v, VMCB_EVENTINJ, 8, cpu->exc.vector | EVENT_EXCEPTION << 8 | 1u << 31
+             | (cpu->exc.has_error ? 1u << 11 | (u64)cpu->exc.error << 32 : 0));
+}
+
 uint32_t sim_string_io(SimCpu *cpu, uint8_t *buffer, uint32_t count, int write_to_guest)
 {
     volatile uint32_t done = 0;
@@ -439,7 +454,8 @@ uint32_t sim_string_io(SimCpu *cpu, uint8_t *buffer, uint32_t count, int write_t
     op_decode(cpu, &insn, &op, cpu->mode & MODE_BLOCK_MASK, 0);
     cpu->block = NULL;
     cpu->stepping = 0;
-    if (setjmp(cpu->leave) == 0) {
+    volatile int how = setjmp(cpu->leave);
+    if (how == 0) {
         bool rep = insn.rep;
         unsigned size = op.osize;
         while (done < count) {
@@ -469,6 +485,8 @@ uint32_t sim_string_io(SimCpu *cpu, uint8_t *buffer, uint32_t count, int write_t
         }
     }
     cpu->in_guest = was_in_guest;
+    if (cpu->python_host && !cpu->in_guest)
+        string_io_done(cpu, how, done);
     return done;
 }
 

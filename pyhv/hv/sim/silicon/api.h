@@ -109,6 +109,8 @@ SimCpu *sim_machine_cpu(SimMachine *m, uint32_t index);
  * call at all, ram appears once at 0. flags: 1 = read-only (ROM: writes are ignored). */
 int sim_map_ram(SimMachine *m, uint64_t pa, uint64_t size, uint64_t offset, uint32_t flags);
 void sim_set_cpuid(SimMachine *m, const SimCpuidEntry *entries, uint32_t count); /* copied; at most 128 */
+/* Bits of a CPUID leaf's register (0-3: eax ebx ecx edx) that the vector and x87 units can run on this host. */
+uint32_t vec_cpuid_mask(uint32_t function, uint32_t index, int reg);
 void sim_set_time(SimMachine *m, uint64_t tsc_hz, uint64_t tsc_per_instr, uint64_t apic_hz);
 /* The host (or a device) wrote physical memory: drop cached instructions there. */
 void sim_host_wrote(SimMachine *m, uint64_t pa, uint64_t size);

@@ -1,0 +1,41 @@
+"""Virtual time: it comes from the instructions that the simulated processors retire, and from skipped idle time."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from pyhv.clock import ManualClock
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+TSC_HZ = 1_000_000_000
+"""One tick of the machine is one nanosecond."""
+TICKS_PER_INSTRUCTION = 32
+"""31.25 million instructions a virtual second: delay loops and timer ticks do not dominate a boot."""
+APIC_HZ = 1_000_000_000
+WALL_START_NS = 1_767_225_600 * 1_000_000_000
+"""Midnight of 2026-01-01 UTC, unless told otherwise: runs do not depend on when they happen."""
+
+
+class VirtualClock(ManualClock):
+    """A machine's clock; `lock` is held around timers (the machine's lock, once there is one)."""
+
+    def __init__(self, wall_start_ns: int = WALL_START_NS) -> None:
+        super().__init__(wall_start_ns)
+        self.lock: AbstractContextManager[object] = nullcontext()
+
+    def advance_to(self, target_ns: int) -> None:
+        """Let time pass; timers that are due fire in order, each at its own time."""
+        deadline = self._timers.next_deadline()
+        if deadline is None or deadline > target_ns:
+            if target_ns > self._now:
+                self._now = target_ns
+            return
+        with self.lock:
+            super().advance_to(target_ns)
+
+    def set_wall(self, wall_ns: int) -> None:
+        """Make the wall clock show `wall_ns` (Unix time in nanoseconds) now."""
+        self._wall_start = wall_ns - self._now

@@ -1,0 +1,339 @@
+"""One simulated machine: its host memory, nested tables, time, and how its vCPUs take turns."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from functools import partial
+from threading import get_ident
+
+from pyhv._types import TYPE_CHECKING
+from pyhv.errors import CapabilityMissing, ConfigError, HostError
+from pyhv.hv.sim import msrs
+from pyhv.hv.sim.clock import APIC_HZ, TICKS_PER_INSTRUCTION, TSC_HZ, VirtualClock
+from pyhv.hv.sim.frames import WINDOW, HostMemory
+from pyhv.hv.sim.native import ffi, lib
+from pyhv.hv.sim.npt import NestedTables
+from pyhv.hv.sim.stats import read_statistics
+from pyhv.hv.sim.vcpu import ASID, SimVcpu
+from pyhv.memory import PAGE_SIZE, GuestMemory, MemoryBacking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from pyhv.hv.api import VmConfig
+    from pyhv.hv.sim.hypervisor import SimHypervisor
+    from pyhv.irq import Msi
+    from pyhv.memory import MemoryRegion
+
+QUANTUM = 10_000
+"""Instructions of a vCPU's turn while others wait for theirs."""
+LONG_TURN = 5_000_000
+"""Instructions that one run of the silicon takes at most, so that signals and other threads get through."""
+NEVER = (1 << 64) - 1
+IOPM_SIZE = 3 * PAGE_SIZE
+
+
+class SimVm:
+    """See `pyhv.hv.api.VmHandle`.
+
+    Time is counted in ticks of the machine's time stamp counter, one for all vCPUs: while one runs, it passes for all.
+    """
+
+    def __init__(self, hypervisor: SimHypervisor, config: VmConfig) -> None:
+        self.hypervisor = hypervisor
+        self.config = config
+        self.memory = GuestMemory()
+        self.clock = VirtualClock()
+        self.vcpus: dict[int, SimVcpu] = {}
+        self.owner = 0
+        """The thread that runs vCPUs: only it may call into the silicon while they run."""
+        self.inbox: deque[Callable[[], object]] = deque()
+        self.native_lock = threading.Lock()
+        self.msr_reads: frozenset[int] = frozenset()
+        self.msr_writes: frozenset[int] = frozenset()
+        self.hypercall_exits: frozenset[int] = frozenset()
+        self.msr_value = ffi.new("uint64_t *")
+        self.takes_turns = config.vcpus > 1
+        self.native: Any = None
+        self._now = 0
+        self._dirty: dict[int, bytearray] = {}
+        self._open_bus = 0
+        self._final: tuple[int, dict[str, int]] | None = None
+        self.host = HostMemory()
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        host, config = self.host, self.config
+        self.native = lib.sim_machine_new(
+            ffi.cast("uint8_t *", host.pointer), WINDOW, config.vcpus, config.seed & NEVER
+        )
+        if self.native == ffi.NULL:
+            self.native = None
+            raise HostError("the simulated machine: out of memory")
+        lib.sim_set_time(self.native, TSC_HZ, TICKS_PER_INSTRUCTION, APIC_HZ)
+        entries, count = self.hypervisor.host_cpuid(config)
+        lib.sim_set_cpuid(self.native, entries, count)
+        self.tables = NestedTables(host)
+        self.iopm = host.frames(IOPM_SIZE // PAGE_SIZE)
+        host.view[self.iopm : self.iopm + IOPM_SIZE] = b"\xff" * IOPM_SIZE
+        self.msrpm = host.frames(msrs.PERMISSION_MAP_SIZE // PAGE_SIZE)
+        self._write_msrpm(msrs.permission_map(config.irqchip != "none"))
+        self.memory.observe_writes(self._vmm_wrote)
+
+    def _write_msrpm(self, bitmap: bytes | bytearray) -> None:
+        self.host.view[self.msrpm : self.msrpm + len(bitmap)] = bitmap
+
+    # Calls from other threads
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Do something to the silicon: at once on the thread that runs it, else before it runs next."""
+        if self.owner in (0, get_ident()):
+            function()
+            return
+        self.inbox.append(function)
+        for vcpu in self.vcpus.values():
+            lib.sim_stop_request(vcpu.native)
+
+    def drain(self) -> None:
+        """Do what other threads asked for."""
+        while self.inbox:
+            self.inbox.popleft()()
+
+    # Memory
+
+    def add_memory(
+        self, address: int, size: int, *, readonly: bool = False, backing: MemoryBacking | None = None, name: str = "ram"
+    ) -> MemoryRegion:
+        region = self.host.allocate(address, size, backing or MemoryBacking(), name=name, readonly=readonly)
+        try:
+            self.memory.add(region)
+        except ConfigError:
+            region.close()
+            raise
+        self.tables.map(address, self.host.physical(region), size, writable=not readonly)
+        return region
+
+    def remove_memory(self, region: MemoryRegion) -> None:
+        self._check(region)
+        self.memory.remove(region)
+        self._dirty.pop(id(region), None)
+        pa = self.host.physical(region)
+        lib.sim_host_wrote(self.native, pa, region.size)
+        self._remap()
+        region.close()
+
+    def _check(self, region: MemoryRegion) -> None:
+        if not any(region is r for r in self.memory.regions):
+            raise ConfigError(f"memory region {region.name} at {region.address:#x} is not of this VM")
+
+    def _remap(self) -> None:
+        """Build the nested tables anew."""
+        for vcpu in self.vcpus.values():
+            vcpu.leave_guest()
+        self.tables.clear()
+        for region in self.memory.regions:
+            self.tables.map(
+                region.address,
+                self.host.physical(region),
+                region.size,
+                writable=not region.readonly,
+                small=id(region) in self._dirty,
+            )
+        self._flush()
+
+    def _flush(self) -> None:
+        for vcpu in self.vcpus.values():
+            lib.sim_tlb_flush(vcpu.native, ASID)
+
+    def _vmm_wrote(self, address: int, length: int) -> None:
+        end = address + length
+        while address < end:
+            region = self.memory.find(address)
+            if region is None:
+                return
+            stop = min(end, region.end)
+            at, size = address - region.address, stop - address
+            pa = self.host.physical(region) + at
+            if self.owner in (0, get_ident()):
+                lib.sim_host_wrote(self.native, pa, size)
+            else:
+                self.inbox.append(partial(lib.sim_host_wrote, self.native, pa, size))
+            bitmap = self._dirty.get(id(region))
+            if bitmap is not None:
+                for page in range(at // PAGE_SIZE, (at + size - 1) // PAGE_SIZE + 1):
+                    bitmap[page] = 1
+            address = stop
+
+    def open_bus(self) -> int:
+        """A frame of all ones, filled again on each call."""
+        if not self._open_bus:
+            self._open_bus = self.host.frames(1)
+        self.host.page(self._open_bus)[:] = b"\xff" * PAGE_SIZE
+        lib.sim_host_wrote(self.native, self._open_bus, PAGE_SIZE)
+        return self._open_bus
+
+    def set_dirty_logging(self, region: MemoryRegion, enabled: bool) -> None:
+        self._check(region)
+        if enabled == (id(region) in self._dirty):
+            return
+        self._collect()
+        if enabled:
+            self._dirty[id(region)] = bytearray(region.size // PAGE_SIZE)
+        else:
+            del self._dirty[id(region)]
+        self._remap()
+
+    def _collect(self) -> None:
+        """Take the dirty bits of the nested tables over, for all regions that are logged."""
+        for region in self.memory.regions:
+            bitmap = self._dirty.get(id(region))
+            if bitmap is not None:
+                for page in self.tables.take_dirty(region.address, region.size):
+                    bitmap[(page - region.address) // PAGE_SIZE] = 1
+        self._flush()
+
+    def dirty_pages(self, region: MemoryRegion, *, clear: bool = True) -> list[int]:
+        """Guest physical page addresses written since the last call that cleared, exact."""
+        self._check(region)
+        bitmap = self._dirty.get(id(region))
+        if bitmap is None:
+            raise ConfigError(f"memory region {region.name} at {region.address:#x} is not dirty-logged")
+        self._collect()
+        pages = [region.address + i * PAGE_SIZE for i, dirty in enumerate(bitmap) if dirty]
+        if clear:
+            bitmap[:] = bytes(len(bitmap))
+        return pages
+
+    # Processors
+
+    def create_vcpu(self, index: int) -> SimVcpu:
+        if index in self.vcpus or not 0 <= index < self.config.vcpus:
+            raise ConfigError(f"vCPU {index} exists already or is not below {self.config.vcpus}")
+        vcpu = SimVcpu(self, index, self.hypervisor.guest_cpuid(self.config, index))
+        self.vcpus[index] = vcpu
+        return vcpu
+
+    def signal_msi(self, message: Msi) -> None:
+        self.call(partial(lib.sim_msi, self.native, message.address, message.data))
+
+    def set_irq_line(self, gsi: int, level: bool) -> None:
+        raise CapabilityMissing("the simulated machine's interrupt controllers are Python's; it has no lines of its own")
+
+    def set_gsi_routes(self, routes: Mapping[int, Msi]) -> None:
+        """Nothing to prepare: every EOI of a level-triggered vector is reported."""
+
+    def add_irqfd(self, fd: int, gsi: int) -> None:
+        raise CapabilityMissing("the simulated machine has no irqfd")
+
+    def remove_irqfd(self, fd: int, gsi: int) -> None:
+        raise CapabilityMissing("the simulated machine has no irqfd")
+
+    def add_ioeventfd(self, fd: int, address: int, size: int, *, pio: bool, datamatch: int | None = None) -> None:
+        raise CapabilityMissing("the simulated machine has no ioeventfd")
+
+    def remove_ioeventfd(self, fd: int, address: int, size: int, *, pio: bool, datamatch: int | None = None) -> None:
+        raise CapabilityMissing("the simulated machine has no ioeventfd")
+
+    def filter_msrs(self, indices: Iterable[int], *, read: bool = True, write: bool = True) -> None:
+        wanted = frozenset(indices)
+        for index in wanted:
+            if not 0 <= index < 1 << 32:
+                raise ConfigError(f"MSR {index:#x}: indices are 32-bit numbers")
+            if index in msrs.X2APIC:
+                raise ConfigError(f"MSR {index:#x}: the x2APIC's registers cannot be filtered")
+        self.msr_reads = wanted if read else frozenset()
+        self.msr_writes = wanted if write else frozenset()
+        bitmap = bytearray(msrs.permission_map(self.config.irqchip != "none"))
+        for index in wanted:
+            if index in msrs.DIRECT:
+                msrs.open_for(bitmap, index, exits=read | write << 1)
+        self._write_msrpm(bitmap)
+
+    # Time and turns
+
+    def enter(self, vcpu: SimVcpu) -> int:
+        """Bring a CPU's clock to the machine's before it runs; the machine's time."""
+        if self.takes_turns:
+            lib.sim_idle_to(vcpu.native, self._now)
+        return self._now
+
+    def leave(self, tsc: int, before: int) -> int:
+        """A CPU has run to `tsc`: let the machine's time follow; instructions that it retired."""
+        self._now = max(self._now, tsc)
+        self.clock.advance_to(self._now)
+        return (tsc - before) // TICKS_PER_INSTRUCTION
+
+    def quantum(self, vcpu: SimVcpu) -> int:
+        """Instructions that a vCPU's turn has."""
+        if not self.takes_turns or all(other is vcpu or other.sleeping for other in self.vcpus.values()):
+            return LONG_TURN
+        return QUANTUM
+
+    def budget(self, turn: int) -> int:
+        """Instructions to run at most: until the turn is over, or the next event of a device or another CPU's timer."""
+        deadline = self.clock.next_deadline()
+        if self.takes_turns and turn > QUANTUM:
+            others = self._apic_deadline()
+            deadline = others if deadline is None else min(others, deadline)
+        if deadline is None:
+            return turn
+        left = (deadline - self._now + TICKS_PER_INSTRUCTION - 1) // TICKS_PER_INSTRUCTION
+        return min(turn, max(left, 1))
+
+    def _apic_deadline(self) -> int:
+        return min((int(lib.sim_lapic_deadline(vcpu.native)) for vcpu in self.vcpus.values()), default=NEVER)
+
+    def skip_idle(self) -> bool:
+        """Let time pass up to the next event of a device or a local APIC's timer; False when none will come."""
+        if self.inbox:
+            self.drain()
+            return True
+        device, timer = self.clock.next_deadline(), self._apic_deadline()
+        target = timer if device is None else min(device, timer)
+        if target >= NEVER:
+            return False
+        self._now = max(self._now, target)
+        for vcpu in self.vcpus.values():
+            lib.sim_idle_to(vcpu.native, self._now)
+        self.clock.advance_to(self._now)
+        return True
+
+    def idle(self) -> bool:
+        return self.skip_idle()
+
+    # What it did
+
+    def instructions(self) -> int | None:
+        if self._final is not None:
+            return self._final[0]
+        return sum(int(lib.sim_icount(vcpu.native)) for vcpu in self.vcpus.values())
+
+    def statistics(self) -> dict[str, int]:
+        """The silicon's counters, summed up over the CPUs."""
+        if self._final is not None:
+            return dict(self._final[1])
+        return read_statistics([vcpu.native for vcpu in self.vcpus.values()])
+
+    def avic(self) -> tuple[bool | None, str]:
+        return False, "the simulated machine answers local APIC accesses in its host; AVIC is not simulated yet"
+
+    def close(self) -> None:
+        """Give the machine and its memory back; idempotent."""
+        if self.native is None:
+            return
+        self._final = (self.instructions() or 0, self.statistics())
+        with self.native_lock:
+            for vcpu in self.vcpus.values():
+                vcpu.forget()
+            native, self.native = self.native, None
+        for region in self.memory.regions:
+            self.memory.remove(region)
+            region.close()
+        lib.sim_machine_free(native)
+        self.host.close()
