@@ -45,7 +45,6 @@ class Machine:
         vcpu.system = system
         vcpu.general = GeneralRegisters(rip=at, rsp=0x8000)
 
-
     def run(self) -> Exit:
         """The next exit other than Interrupted."""
         while isinstance(exit := self.vcpu.run(), Interrupted):

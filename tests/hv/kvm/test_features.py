@@ -22,7 +22,9 @@ from .conftest import Maker
 def test_coalesced_ports_arrive_in_order_at_the_next_exit(kvm: KvmHypervisor, machine: Maker) -> None:
     if not kvm.extensions["COALESCED_PIO"]:
         pytest.skip("no coalesced port I/O here")
-    made = machine(assemble("mov al, 1; out 0x70, al; mov ax, 0x302; out 0x70, ax; out 0xe9, al; out 0x70, al", bits=16))
+    made = machine(
+        assemble("mov al, 1; out 0x70, al; mov ax, 0x302; out 0x70, ax; out 0xe9, al; out 0x70, al", bits=16)
+    )
     made.vm.ioevents.add_coalesced(0x70, 2, pio=True)
     exit = made.run()
     assert isinstance(exit, PioOut) and exit.port == 0xE9
