@@ -125,13 +125,14 @@ CASES = (
     GuestCase(
         "sensitive",
         contains=(
-            "pushf: ring 0 IF 0 IOPL 0; ring 3 IF 1 IOPL 0; with IOPL 3 IF 1 IOPL 3",
-            "popf, IF: ring 0 changed; ring 3 kept; with IOPL 3 changed",
-            "sgdt: ring 0 own table; ring 3 own table; with IOPL 3 own table",
-            "in: ring 0 done; ring 3 #GP(0); with IOPL 3 done",
+            "pushf: ring 0 IF 0 IOPL 0; ring 3 IF 1 IOPL 0",
+            "popf, IF: ring 0 changed; ring 3 kept",
+            "sgdt: ring 0 own table; ring 3 no fault",
+            "lar, ring 0 code: ring 3 refused",
+            "far call, ring 0 code: ring 0 ran in ring 0; ring 3 #GP(0008)",
+            "in: ring 0 done; ring 3 #GP(0000)",
         ),
-        ends=("sensitive: ok",),
-        needs_silicon="32-bit ring 3 needs AMD-V or VMX",
+        ends=("hlt: ring 3 #GP(0000)", "sensitive: ok"),
     ),
     GuestCase(
         "bench",
