@@ -197,7 +197,7 @@ def test_models_show_their_features_and_no_others(name: str) -> None:
 
 
 def test_a_model_that_the_host_cannot_be_names_what_is_missing() -> None:
-    with pytest.raises(CapabilityMissing, match="x86-64-v3.*avx2"):
+    with pytest.raises(CapabilityMissing, match=r"x86-64-v3.*avx2"):
         cpuid.build("x86-64-v3", AMD)
 
 
