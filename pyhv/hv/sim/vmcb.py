@@ -141,6 +141,7 @@ IOIO_IN, IOIO_STR, IOIO_REP = 1 << 0, 1 << 2, 1 << 3
 NPF_WRITE, NPF_FETCH, NPF_FINAL, NPF_TABLE = 1 << 1, 1 << 4, 1 << 32, 1 << 33
 
 _SEGMENT = Struct("<HHIQ")
+_TABLE = Struct("<IHHQ")
 _SEGMENTS = {"es": ES, "cs": CS, "ss": SS, "ds": DS, "fs": FS, "gs": GS, "ldt": LDTR, "tr": TR}
 
 
@@ -210,7 +211,7 @@ class Vmcb:
 
     def set_table(self, offset: int, table: DescriptorTable) -> None:
         """Raises struct.error for a field out of range."""
-        _SEGMENT.pack_into(self._bytes, offset, 0, 0, table.limit & 0xFFFF, table.base)
+        _TABLE.pack_into(self._bytes, offset, 0, table.limit, 0, table.base)
 
     @property
     def cpl(self) -> int:
