@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pyhv.locks import allocate_lock
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError, KvmError
 from pyhv.hv.kvm.native import ffi, lib, request, request_value
+from pyhv.locks import allocate_lock
 from pyhv.memory import PAGE_SIZE, MemoryRegion, allocate
 from pyhv.memory.backing import check_range, discard, map_file
 

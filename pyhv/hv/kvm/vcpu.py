@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pyhv.locks import allocate_lock
 import time
 
 from pyhv._types import TYPE_CHECKING
@@ -23,6 +22,7 @@ from pyhv.hv.kvm.decode import (
 from pyhv.hv.kvm.native import ffi, lib, request, request_value
 from pyhv.hv.kvm.reset import reset_vcpu
 from pyhv.hv.kvm.stats import Statistics
+from pyhv.locks import allocate_lock
 from pyhv.x86.dump import format_registers
 from pyhv.x86.registers import (
     MpState,
