@@ -107,7 +107,7 @@ static u64 str_chunk(Cpu *cpu, const Op *op, unsigned kind, u64 most)
         u64 bytes = n * size;
         if (to > from && to < from + bytes) {
             for (u64 i = 0; i < bytes; i += size)
-                memcpy(to + i, from + i, size);
+                store_le(to + i, size, load_le(from + i, size));
         } else {
             memmove(to, from, bytes);
         }
