@@ -203,6 +203,8 @@ class Vm:
 
     def _park(self) -> bool:
         with self._state:
+            if self.outcome is not None:
+                return False
             changed = self._condition()
             self._parked += 1
             changed.notify_all()
