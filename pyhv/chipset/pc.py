@@ -137,7 +137,7 @@ class Pc:
     def _build_rtc(self) -> None:
         from pyhv.chipset.rtc import Rtc
 
-        self._add(Rtc(clock=self.clock, irq=self.line(layout.RTC_IRQ), ram_size=self.machine.memory))
+        self._add(Rtc(clock=self.clock, irq=self.line(layout.RTC_IRQ), ram_size=self.machine.memory, cpus=self.machine.cpus))
 
     def _build_acpi_pm(self) -> None:
         from pyhv.chipset.acpi_pm import AcpiPm
@@ -171,9 +171,12 @@ class Pc:
         self._add(PostPorts())
 
     def _build_fw_cfg(self) -> None:
+        from pyhv.boot.e820 import memory_map
         from pyhv.chipset.fw_cfg import FwCfg
 
-        self._add(FwCfg(memory=self.memory, cpus=self.machine.cpus))
+        fw_cfg = FwCfg(memory=self.memory, cpus=self.machine.cpus)
+        fw_cfg.add_e820((entry.address, entry.length, entry.kind) for entry in memory_map(self.machine.memory))
+        self._add(fw_cfg)
 
     def _build_test_device(self) -> None:
         from pyhv.chipset.testdev import TestDevice

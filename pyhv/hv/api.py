@@ -111,8 +111,11 @@ class VmHandle(Protocol):
     """One VM of a backend."""
 
     memory: GuestMemory
-    clock: Clock | None
-    """The backend's own clock, or None where real time is right."""
+
+    @property
+    def clock(self) -> Clock | None:
+        """The backend's own clock, or None where real time is right."""
+        ...
 
     def add_memory(
         self, address: int, size: int, *, readonly: bool = False, backing: MemoryBacking | None = None, name: str = "ram"
