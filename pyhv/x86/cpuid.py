@@ -112,12 +112,12 @@ def parse_feature(change: str) -> tuple[str, bool]:
     """(name, added?) of "+name" or "-name". Raises ConfigError."""
     sign, name = change[:1], canonical(change[1:])
     if sign not in ("+", "-"):
-        raise ConfigError(f"cpu feature {change!r}: write +name to add one, -name to mask one")
+        raise ConfigError(f"features: {change!r}: write +name to add one, -name to mask one")
     if name is None:
         from difflib import get_close_matches
 
         near = get_close_matches(change[1:].lower().replace("-", "_"), FEATURES, 3)
-        raise ConfigError(f"cpu feature {change!r} is not known" + (f"; near it: {', '.join(near)}" if near else ""))
+        raise ConfigError(f"features: {change!r} is not known" + (f"; near it: {', '.join(near)}" if near else ""))
     return name, sign == "+"
 
 
@@ -135,7 +135,7 @@ def _apply_change(table: _Table, offered: _Table, change: str) -> None:
     elif offered.has(name) or table.has(name):
         table.set(name, True)
     else:
-        raise CapabilityMissing(f"cpu feature {change!r}: this backend does not have it")
+        raise CapabilityMissing(f"features: {change!r}: this backend does not have it")
 
 
 def _apply_model(table: _Table, name: str, model: CpuModel) -> None:
