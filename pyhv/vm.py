@@ -42,13 +42,17 @@ class Vm:
     """A machine built on a backend. Made by `Machine.start()` or `Vm(machine)`; a context manager that always reaps.
 
     Threads: public methods may be called from any thread, but for `exits()`, which runs the guest in the caller's.
+    `statistics` fills `Result.statistics` also where collecting costs time (KVM; the simulator always counts).
     Raises ConfigError (the machine, its files), HostError (the backend).
     """
 
-    def __init__(self, machine: Machine, *, backend: Backend = "auto", seed: int = 0) -> None:
+    def __init__(
+        self, machine: Machine, *, backend: Backend = "auto", seed: int = 0, statistics: bool = False
+    ) -> None:
         self.machine = machine
         self.backend = backend if isinstance(backend, Selection) else select(backend)
         self.lock = RLock()
+        self._statistics = statistics or self.backend.hypervisor.capabilities.deterministic
         self.outcome: Outcome | None = None
         self.msr_handlers: dict[int, tuple[MsrRead, MsrWrite]] = {}
         self._detail = ""
@@ -428,6 +432,7 @@ class Vm:
             unclaimed=self.pc.unclaimed(),
             deterministic=self.backend.hypervisor.capabilities.deterministic,
             instructions=self.handle.instructions(),
+            statistics=self.handle.statistics() if self._statistics else {},
             wall_seconds=self._ended_at - self._began,
             guest_seconds=sum(loop.cpu_ns for loop in self.loops) / 1e9,
             avic=avic,

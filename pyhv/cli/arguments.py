@@ -44,6 +44,7 @@ RUN = Command(
         Option("--seed", "what a deterministic backend draws from", "N", default=0, convert=integer),
         Option("--timeout", "end the run, with status 124", "SECONDS", convert=seconds),
         Option("--json", "print the result as JSON on stdout, the console on stderr", flag=True),
+        Option("--stats", "show the backend's counters on stderr (they are in --json as well)", flag=True),
         Option("--log", "also write the console to a file", "FILE"),
         Option("--quiet", "no verdict line on stderr", short="-q", flag=True),
         VERBOSE,

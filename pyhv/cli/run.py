@@ -45,7 +45,7 @@ def command(options: Values) -> int:
     log = _open_log(options.log)
     output = 2 if options.json else 1
     try:
-        with Vm(machine, backend=selection, seed=options.seed) as vm:
+        with Vm(machine, backend=selection, seed=options.seed, statistics=options.stats) as vm:
             if log is not None:
                 vm.console.add_sink(log.write)
             event("loaded", format=vm.boot.format, entry=hex(vm.boot.entry), image=[hex(a) for a in vm.boot.image])
@@ -84,6 +84,10 @@ def _report(result: Result, options: Values) -> None:
 
         sys.stdout.write(json.dumps(result.to_dict()) + "\n")
         sys.stdout.flush()
+    if options.stats and not options.json:
+        width = max(map(len, result.statistics), default=0)
+        table = "".join(f"{name:<{width}} {value:>16}\n" for name, value in result.statistics.items() if value)
+        os.write(2, table.encode())
     if options.quiet:
         return
     lines = [f"pyhv: {result.summary()}"]
