@@ -60,9 +60,6 @@ enum VecIsa {
 };
 bool vec_guest_has(const Cpu *cpu, unsigned isa);  /* by the guest's CPUID */
 bool vec_host_has(unsigned isa);                   /* the silicon can run it on this host */
-/* Bits of CPUID leaf `function`/`index`, register 0-3 (eax ebx ecx edx), that belong to the vector and x87 units and
- * that the silicon can run on this host: what a CPUID model may advertise. Other bits are 0. */
-uint32_t vec_cpuid_mask(uint32_t function, uint32_t index, int reg);
 
 /* ---- descriptions of instructions (vec_table.c) ---- */
 enum { OPND_NONE, OPND_X, OPND_M, OPND_G }; /* XMM register, MMX register, general register; none */
