@@ -18,7 +18,7 @@ from pyhv.runner import RECENT_EXITS, VcpuLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from threading import Condition, Event, Thread
+    from threading import Condition, Event, Thread, Timer
     from types import TracebackType
     from typing import IO
 
@@ -164,9 +164,7 @@ class Vm:
     def _run_here(self, timeout: float | None) -> Result:
         self._begin()
         self._runners = 1
-        if timeout is not None:
-            clock = self._real_clock
-            clock.call_at(clock.now_ns() + int(timeout * 1e9), lambda: self._time_out(timeout))
+        timer = None if timeout is None else self._start_timer(timeout)
         try:
             if self.backend.hypervisor.capabilities.threads:
                 self.loops[0].run_until_end()
@@ -177,7 +175,20 @@ class Vm:
         except KeyboardInterrupt:
             self.end(Outcome.STOPPED, "interrupted from the keyboard")
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+                timer.join()
         return self.result()
+
+    def _start_timer(self, timeout: float) -> Timer:
+        """A thread for the end of the time: the machine's loop would wait for the lock of a device that blocks."""
+        from threading import Timer
+
+        timer = Timer(timeout, self._time_out, (timeout,))
+        timer.daemon = True
+        timer.start()
+        return timer
 
     def _time_out(self, timeout: float | None) -> None:
         self.end(Outcome.TIMEOUT, f"no end within {timeout:g} s")

@@ -6,7 +6,6 @@ import os
 import select
 
 from pyhv._types import TYPE_CHECKING
-from pyhv.result import Outcome
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from pyhv.vm import Vm
 
 ESCAPE = 0x01
-HELP = b"\r\nCtrl-a x  end the machine\r\nCtrl-a h  this help\r\nCtrl-a Ctrl-a  send Ctrl-a\r\n"
+HELP = b"\nCtrl-a x  end the machine\nCtrl-a h  this help\nCtrl-a Ctrl-a  send Ctrl-a\n"
 CHUNK = 4096
 """At most PIPE_BUF: a pipe that polls as writable takes as much without blocking."""
 OUTPUT_WAIT_MS = 100
@@ -94,11 +93,11 @@ class Terminal:
         self._thread.start()
 
     def _write(self, data: bytes) -> None:
-        """Write all of it, but do not wait for a reader that takes nothing once the user has ended the run."""
+        """Write all of it, but do not wait for a reader that takes nothing once the run has ended."""
         view = memoryview(data)
         while view:
             if not self._poll_out.poll(OUTPUT_WAIT_MS):
-                if self._vm.outcome is Outcome.STOPPED:
+                if self._vm.outcome is not None:
                     return
                 continue
             try:
