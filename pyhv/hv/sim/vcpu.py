@@ -163,6 +163,8 @@ class SimVcpu:
                 self._inside = True
                 reason = _vmrun(self.native, self.vmcb.pa, budget)
             self._turn -= vm.leave(_tsc(self.native), before)
+            if vm.cuts_turn(self, self._turn):
+                self._turn = 0
             if self._borrowed:
                 self._give_back(reason)
             if reason == _VMEXIT:

@@ -286,6 +286,17 @@ class SimVm:
         left = (deadline - self._now + TICKS_PER_INSTRUCTION - 1) // TICKS_PER_INSTRUCTION
         return min(turn, max(left, 1))
 
+    def cuts_turn(self, vcpu: SimVcpu, turn: int) -> bool:
+        """Whether a sleeping CPU has something to wake for by now, which ends another's long turn."""
+        if turn <= QUANTUM or not self.takes_turns:
+            return False
+        for other in self.vcpus.values():
+            if other is not vcpu and other.sleeping:
+                lib.sim_idle_to(other.native, self._now)
+                if lib.sim_cpu_wakes(other.native):
+                    return True
+        return False
+
     def _apic_deadline(self) -> int:
         return min((int(lib.sim_lapic_deadline(vcpu.native)) for vcpu in self.vcpus.values()), default=NEVER)
 

@@ -204,7 +204,7 @@ struct SimCpu {
     uint64_t run_end;          /* icount at which the caller's budget ends */
     int64_t step_hold;         /* budget kept back while a single instruction runs */
     uint64_t start_vmrun;      /* sim_vmrun: VMCB to enter */
-    uint8_t start_pending, event_taken, step_shadow, debug_first;
+    uint8_t start_pending, event_taken, step_shadow, debug_first, told_another;
     uint64_t jump_cs_base;
     uint32_t jump_cs_limit;
 
@@ -284,6 +284,7 @@ struct SimMachine {
     bool mapped_explicitly;
     uint32_t ncpus;
     Cpu *cpus[256];
+    Cpu *running;                  /* whose run function is active */
     uint64_t tsc_hz, tsc_per_instr, apic_hz;
     uint64_t phys_mask;            /* of valid physical address bits, from CPUID 8000_0008h */
     bool has_1g;                   /* CPUID: 1 GiB pages */

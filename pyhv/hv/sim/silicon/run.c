@@ -85,7 +85,7 @@ uint64_t cpu_tsc_now(Cpu *cpu)
 
 uint64_t cpu_guest_tsc_offset(const Cpu *cpu)
 {
-    return cpu->tsc_offset + (cpu->in_guest ? cpu->svm.tsc_offset : 0);
+    return cpu->tsc_offset + (cpu->in_guest || cpu->vapic ? cpu->svm.tsc_offset : 0);
 }
 
 static u64 cpu_guest_tsc(Cpu *cpu)
@@ -95,7 +95,13 @@ static u64 cpu_guest_tsc(Cpu *cpu)
 
 void cpu_attention(Cpu *cpu)
 {
+    Cpu *running = cpu->machine->running;
     cpu->attention = 1;
+    if (running && running != cpu) { /* a message to another CPU: its host may want to let it run */
+        running->told_another = 1;
+        cpu = running;
+        cpu->attention = 1;
+    }
     if (cpu->budget > 0) {
         cpu->budget_start -= cpu->budget;
         cpu->budget = 0;
@@ -216,6 +222,10 @@ static int service(Cpu *cpu)
         return stop(cpu, SIM_STOP_EOI);
     if (cpu->icount >= cpu->run_end)
         return stop(cpu, SIM_STOP_BUDGET);
+    if (cpu->told_another) {
+        cpu->told_another = 0;
+        return stop(cpu, SIM_STOP_EVENT);
+    }
     cpu->attention = 0;
     if (lapic_deadline(cpu) <= cpu_tsc_now(cpu))
         lapic_tick(cpu);
@@ -399,6 +409,8 @@ static int run(Cpu *cpu, u64 budget)
     cpu->stepping = 0;
     cpu->step_hold = 0;
     cpu->debug_first = 1;
+    cpu->told_another = 0;
+    cpu->machine->running = cpu;
     int how = setjmp(cpu->leave);
     if (how) {
         cpu->in_string = 0;
@@ -446,6 +458,7 @@ static int run(Cpu *cpu, u64 budget)
             step_one(cpu);
     }
 out:
+    cpu->machine->running = NULL;
     fold_time(cpu);
     return cpu->stop_reason;
 }
