@@ -218,6 +218,16 @@ def test_xsetbv_knows_one_register(cpu: BareCpu) -> None:
     assert cpu.run(bytes.fromhex(XSETBV), gpr).vector == GP
 
 
+def test_xgetbv_of_what_is_in_use(cpu: BareCpu) -> None:
+    gpr = regs()
+    gpr[RCX] = 1
+    assert cpu.run(bytes.fromhex(XGETBV), gpr).gpr[RAX] == cpu.xcr0
+    clear(cpu)
+    assert cpu.run(bytes.fromhex(XGETBV), gpr).gpr[RAX] == 0
+    gpr[RCX] = 2
+    assert cpu.run(bytes.fromhex(XGETBV), gpr).vector == GP
+
+
 def test_xcr0_limits_what_is_saved(cpu: BareCpu) -> None:
     cpu.xcr0 = 1
     cpu.set_data(bytes(64), BV)

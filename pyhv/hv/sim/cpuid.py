@@ -75,7 +75,7 @@ def supported() -> tuple[CpuidEntry, ...]:
         CpuidEntry(0x8000_0005, None, 0xFF40_FF40, 0xFF40_FF40, 0x2008_0140, 0x2008_0140),
         CpuidEntry(0x8000_0006, None, 0x4800_6400, 0x6800_6400, 0x0200_6140, 0x0080_9140),
         CpuidEntry(0x8000_0007, None, 0, 0, 0, 1 << 8),  # invariant TSC
-        CpuidEntry(0x8000_0008, None, LINEAR_BITS << 8 | PHYSICAL_BITS, 0, 0, 0),
+        CpuidEntry(0x8000_0008, None, LINEAR_BITS << 8 | PHYSICAL_BITS, _unit(0x8000_0008, 0, 1), 0, 0),
     ]
     return tuple(entries)
 

@@ -766,8 +766,9 @@ HANDLER(op_xgetbv)
     u32 index = (u32)cpu->r[RCX];
     if (index > (cpu_feature(cpu, FEAT_XGETBV1) ? 1u : 0u))
         RAISE_GP0(cpu, op);
-    PUT4(RAX, cpu->xcr0);
-    PUT4(RDX, cpu->xcr0 >> 32);
+    u64 value = index ? xsave_in_use(cpu) : cpu->xcr0;
+    PUT4(RAX, value);
+    PUT4(RDX, value >> 32);
     NEXT;
 }
 HANDLER(op_xsetbv)

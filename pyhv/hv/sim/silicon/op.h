@@ -84,5 +84,6 @@ void vec_reset(Cpu *cpu, bool init); /* x87/SSE/XCR0 state at RESET or INIT */
 bool xsetbv(Cpu *cpu, uint32_t index, uint64_t value); /* false: #GP */
 /* Bytes that XSAVE needs for `xcr0` (standard format) or for a compacted image of `mask`: CPUID 0Dh EBX and ECX. */
 uint32_t xsave_size(uint64_t mask, bool compacted);
+uint64_t xsave_in_use(const Cpu *cpu); /* XINUSE: XGETBV with ECX = 1 */
 
 #endif

@@ -56,7 +56,9 @@ enum VecIsa {
     ISA_NONE, ISA_X87, ISA_MMX, ISA_MMXEXT, ISA_SSE, ISA_SSE2, ISA_SSE3, ISA_SSSE3, ISA_SSE41, ISA_SSE42, ISA_SSE4A,
     ISA_AES, ISA_CLMUL, ISA_SHA, ISA_GFNI, ISA_AVX, ISA_AVX2, ISA_FMA, ISA_F16C, ISA_VAES, ISA_VCLMUL,
     ISA_FXSR, ISA_XSAVE, ISA_XSAVEOPT, ISA_XSAVEC, ISA_XSAVES, ISA_CLFLUSH, ISA_CLFLUSHOPT, ISA_CLWB, ISA_CMOV,
-    ISA_FCMOV, ISA_MISALIGN, ISA_COUNT
+    ISA_FCMOV, ISA_MISALIGN, ISA_XGETBV1,
+    ISA_ERROR_POINTERS, /* FXRSTOR and XRSTOR always load the x87 error pointers */
+    ISA_COUNT
 };
 bool vec_guest_has(const Cpu *cpu, unsigned isa);  /* by the guest's CPUID */
 bool vec_host_has(unsigned isa);                   /* the silicon can run it on this host */
@@ -231,6 +233,5 @@ void mmx_enter(Cpu *cpu);                   /* TOP = 0, all tags valid */
 
 /* ---- XSAVE family (xsave.c) ---- */
 bool xsave_decode(Cpu *cpu, const Insn *insn, Op *op);
-uint64_t xsave_in_use(const Cpu *cpu);      /* XINUSE: XGETBV with ECX = 1 */
 
 #endif

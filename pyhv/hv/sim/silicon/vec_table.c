@@ -201,6 +201,7 @@ static const struct { uint32_t function, index; uint8_t reg, bit; } vec_isa_bits
     [ISA_F16C] = {1, 0, 2, 29}, [ISA_AVX2] = {7, 0, 1, 5}, [ISA_CLFLUSHOPT] = {7, 0, 1, 23}, [ISA_CLWB] = {7, 0, 1, 24},
     [ISA_SHA] = {7, 0, 1, 29}, [ISA_GFNI] = {7, 0, 2, 8}, [ISA_VAES] = {7, 0, 2, 9}, [ISA_VCLMUL] = {7, 0, 2, 10},
     [ISA_XSAVEOPT] = {0xD, 1, 0, 0}, [ISA_XSAVEC] = {0xD, 1, 0, 1}, [ISA_XSAVES] = {0xD, 1, 0, 3},
+    [ISA_XGETBV1] = {0xD, 1, 0, 2}, [ISA_ERROR_POINTERS] = {0x80000008, 0, 1, 2},
     [ISA_MMXEXT] = {0x80000001, 0, 3, 22}, [ISA_SSE4A] = {0x80000001, 0, 2, 6}, [ISA_MISALIGN] = {0x80000001, 0, 2, 7},
 };
 
@@ -255,7 +256,8 @@ bool vec_host_has(unsigned isa)
 {
     switch (isa) {
     case ISA_X87: case ISA_MMX: case ISA_MMXEXT: case ISA_SSE: case ISA_SSE2: case ISA_FCMOV: /* AMD64 itself */
-    case ISA_FXSR: case ISA_XSAVE: case ISA_XSAVEOPT: case ISA_XSAVEC: case ISA_XSAVES: /* written in C */
+    case ISA_FXSR: case ISA_XSAVE: case ISA_XSAVEOPT: case ISA_XSAVEC: case ISA_XSAVES:
+    case ISA_XGETBV1: case ISA_ERROR_POINTERS: /* written in C */
     case ISA_CLFLUSH: case ISA_CLFLUSHOPT: case ISA_CLWB: case ISA_MISALIGN: case ISA_CMOV:
         return true;
     case ISA_SSE3: case ISA_SSSE3: case ISA_SSE41: case ISA_SSE42: case ISA_SSE4A: case ISA_AES: case ISA_CLMUL:
@@ -272,7 +274,7 @@ bool vec_host_has(unsigned isa)
 {
     switch (isa) {
     case ISA_FXSR: case ISA_XSAVE: case ISA_XSAVEOPT: case ISA_XSAVEC: case ISA_XSAVES: case ISA_CLFLUSH:
-    case ISA_CLFLUSHOPT: case ISA_CLWB: case ISA_CMOV:
+    case ISA_CLFLUSHOPT: case ISA_CLWB: case ISA_CMOV: case ISA_XGETBV1:
         return true;
     default:
         return false;
