@@ -125,12 +125,15 @@ typedef struct X87Frame {
     uint16_t host_fcw;
 } X87Frame;
 
+#define STUB_MAX_CODE 160u
+
 typedef struct VecStub {
     uint64_t key;              /* what it stands for; never 0 */
     union {
         void (*vec)(VecFrame *frame);
         void (*x87)(uint8_t *area, X87Frame *frame);
     } run;
+    void (*lean)(VecFrame *frame); /* of an instruction that obeys MXCSR: under the host's MXCSR as it stands */
     VecInfo info;
     uint8_t imm;
     uint8_t wide;              /* VEX.L */
@@ -139,8 +142,9 @@ typedef struct VecStub {
 
 /* The stub for `key`, or NULL. */
 VecStub *vec_stub_find(Machine *m, uint64_t key);
-/* Makes it from `size` bytes of code; NULL when the host gives no executable memory. */
-VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size);
+/* Makes it from `size` bytes of code, and its lean form from another `lean_size`, which follow at STUB_MAX_CODE; NULL when
+ * the host gives no executable memory. */
+VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size, unsigned lean_size);
 /* Stub of an SSE or MMX instruction with these fields. */
 VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info);
 VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide);

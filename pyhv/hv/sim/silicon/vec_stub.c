@@ -8,7 +8,6 @@
 
 #define STUB_BUCKETS 512
 #define STUB_CHUNK (64u * 1024)
-#define STUB_MAX_CODE 160
 
 typedef struct StubChunk {
     struct StubChunk *next;
@@ -54,13 +53,13 @@ const Op *vec_no_stub(Cpu *cpu, const Op *op)
 #if defined(__x86_64__)
 #include <sys/mman.h>
 
-VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size)
+VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size, unsigned lean_size)
 {
     StubUnit *unit = stub_unit(m);
-    if (unit == NULL || size > STUB_MAX_CODE)
+    if (unit == NULL || size > STUB_MAX_CODE || lean_size > STUB_MAX_CODE)
         return NULL;
     StubChunk *chunk = unit->chunks;
-    if (chunk == NULL || chunk->used + STUB_MAX_CODE > STUB_CHUNK) {
+    if (chunk == NULL || chunk->used + 2 * STUB_MAX_CODE > STUB_CHUNK) {
         chunk = calloc(1, sizeof(*chunk));
         if (chunk == NULL)
             return NULL;
@@ -80,11 +79,16 @@ VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned si
     uint8_t *at = chunk->code + chunk->used;
     memcpy(at, code, size);
     chunk->used += (size + 15) & ~15u;
+    uint8_t *lean_at = chunk->code + chunk->used;
+    memcpy(lean_at, code + STUB_MAX_CODE, lean_size);
+    chunk->used += (lean_size + 15) & ~15u;
     if (mprotect(chunk->code, STUB_CHUNK, PROT_READ | PROT_EXEC) != 0) {
         free(stub);
         return NULL;
     }
     memcpy(&stub->run, &at, sizeof(at));
+    if (lean_size)
+        memcpy(&stub->lean, &lean_at, sizeof(lean_at));
     stub->key = key;
     unsigned bucket = stub_bucket(key);
     stub->next = unit->buckets[bucket];
@@ -115,7 +119,7 @@ void vec_machine_free(Machine *m)
 
 /* ---- emitter ---- */
 typedef struct Emit {
-    uint8_t code[STUB_MAX_CODE];
+    uint8_t code[2 * STUB_MAX_CODE]; /* the lean form in the second half */
     unsigned n;
 } Emit;
 
@@ -174,6 +178,64 @@ static void emit_instruction(Emit *e, const Insn *insn, unsigned prefix, const V
         emit_byte(e, (uint8_t)insn->imm);
 }
 
+/* `control`: under the guest's MXCSR. */
+static void emit_sse(Emit *e, const Insn *insn, unsigned prefix, const VecInfo *info, bool control)
+{
+    const uint32_t f = info->flags;
+    const bool mem = insn->mod != 3, rm_reg = !mem;
+    if (control) {
+        ON_FRAME(e, LDMXCSR, 3, host_mxcsr);
+        ON_FRAME(e, LDMXCSR, 2, mxcsr);
+    }
+    if (f & VF_XMM0)
+        ON_FRAME(e, MOVUPS_LOAD, 0, x0);
+    if (info->reg == OPND_X)
+        ON_FRAME(e, MOVUPS_LOAD, 1, a);
+    else if (info->reg == OPND_M)
+        ON_FRAME(e, MOVQ_MM_LOAD, 1, a);
+    if (rm_reg && info->rm == OPND_X)
+        ON_FRAME(e, MOVUPS_LOAD, 2, b);
+    else if (rm_reg && info->rm == OPND_M)
+        ON_FRAME(e, MOVQ_MM_LOAD, 2, b);
+    if (rm_reg && info->rm == OPND_G)
+        ON_FRAME(e, MOV_LOAD, 0, gpr);
+    if (f & VF_STR_LENGTHS) {
+        ON_FRAME(e, MOV_LOAD, 0, rax);
+        ON_FRAME(e, MOV_LOAD, 2, rdx);
+    }
+    emit_instruction(e, insn, prefix, info);
+    if (!(f & VF_NO_DEST)) {
+        unsigned kind = f & VF_DEST_RM ? info->rm : info->reg;
+        if (!(f & VF_DEST_RM) || rm_reg) {
+            if (kind == OPND_G)
+                ON_FRAME(e, MOV_STORE, 0, gpr);
+            else if (kind == OPND_X && (f & VF_DEST_RM))
+                ON_FRAME(e, MOVUPS_STORE, 2, b);
+            else if (kind == OPND_X)
+                ON_FRAME(e, MOVUPS_STORE, 1, a);
+            else if (f & VF_DEST_RM)
+                ON_FRAME(e, MOVQ_MM_STORE, 2, b);
+            else
+                ON_FRAME(e, MOVQ_MM_STORE, 1, a);
+        }
+    }
+    if (f & VF_STR_INDEX)
+        ON_FRAME(e, MOV_STORE, 1, rcx);
+    if (f & VF_STR_MASK)
+        ON_FRAME(e, MOVUPS_STORE, 0, x0);
+    if (f & VF_EFLAGS) {
+        EMIT(e, "\x9C");                      /* pushfq */
+        ON_FRAME(e, "\x8F", 0, rflags);       /* pop */
+    }
+    if (control) {
+        ON_FRAME(e, LDMXCSR, 3, mxcsr);
+        ON_FRAME(e, LDMXCSR, 2, host_mxcsr);
+    }
+    if (info->reg == OPND_M || info->rm == OPND_M)
+        EMIT(e, "\x0F\x77");                  /* emms */
+    EMIT(e, "\xC3");
+}
+
 VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info)
 {
     bool mem = insn->mod != 3;
@@ -187,60 +249,12 @@ VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecIn
         return stub;
 
     Emit e = {.n = 0};
-    uint32_t f = info->flags;
-    bool rm_reg = !mem;
-    if (f & VF_FP) {
-        ON_FRAME(&e, LDMXCSR, 3, host_mxcsr);
-        ON_FRAME(&e, LDMXCSR, 2, mxcsr);
-    }
-    if (f & VF_XMM0)
-        ON_FRAME(&e, MOVUPS_LOAD, 0, x0);
-    if (info->reg == OPND_X)
-        ON_FRAME(&e, MOVUPS_LOAD, 1, a);
-    else if (info->reg == OPND_M)
-        ON_FRAME(&e, MOVQ_MM_LOAD, 1, a);
-    if (rm_reg && info->rm == OPND_X)
-        ON_FRAME(&e, MOVUPS_LOAD, 2, b);
-    else if (rm_reg && info->rm == OPND_M)
-        ON_FRAME(&e, MOVQ_MM_LOAD, 2, b);
-    if (rm_reg && info->rm == OPND_G)
-        ON_FRAME(&e, MOV_LOAD, 0, gpr);
-    if (f & VF_STR_LENGTHS) {
-        ON_FRAME(&e, MOV_LOAD, 0, rax);
-        ON_FRAME(&e, MOV_LOAD, 2, rdx);
-    }
-    emit_instruction(&e, insn, prefix, info);
-    if (!(f & VF_NO_DEST)) {
-        unsigned kind = f & VF_DEST_RM ? info->rm : info->reg;
-        if (!(f & VF_DEST_RM) || rm_reg) {
-            if (kind == OPND_G)
-                ON_FRAME(&e, MOV_STORE, 0, gpr);
-            else if (kind == OPND_X && (f & VF_DEST_RM))
-                ON_FRAME(&e, MOVUPS_STORE, 2, b);
-            else if (kind == OPND_X)
-                ON_FRAME(&e, MOVUPS_STORE, 1, a);
-            else if (f & VF_DEST_RM)
-                ON_FRAME(&e, MOVQ_MM_STORE, 2, b);
-            else
-                ON_FRAME(&e, MOVQ_MM_STORE, 1, a);
-        }
-    }
-    if (f & VF_STR_INDEX)
-        ON_FRAME(&e, MOV_STORE, 1, rcx);
-    if (f & VF_STR_MASK)
-        ON_FRAME(&e, MOVUPS_STORE, 0, x0);
-    if (f & VF_EFLAGS) {
-        EMIT(&e, "\x9C");                      /* pushfq */
-        ON_FRAME(&e, "\x8F", 0, rflags);       /* pop */
-    }
-    if (f & VF_FP) {
-        ON_FRAME(&e, LDMXCSR, 3, mxcsr);
-        ON_FRAME(&e, LDMXCSR, 2, host_mxcsr);
-    }
-    if (info->reg == OPND_M || info->rm == OPND_M)
-        EMIT(&e, "\x0F\x77");                  /* emms */
-    EMIT(&e, "\xC3");
-    stub = vec_stub_add(m, key, e.code, e.n);
+    emit_sse(&e, insn, prefix, info, info->flags & VF_FP);
+    const unsigned size = e.n;
+    e.n = STUB_MAX_CODE;
+    if (info->flags & VF_FP)
+        emit_sse(&e, insn, prefix, info, false);
+    stub = vec_stub_add(m, key, e.code, size, e.n - STUB_MAX_CODE);
     if (stub != NULL) {
         stub->info = *info;
         stub->imm = (uint8_t)imm;
@@ -251,9 +265,74 @@ VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecIn
 }
 
 /* Registers as for SSE, YMM wide; VEX.vvvv is YMM3, the register in an immediate YMM4. */
-VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide)
+static void emit_vex(Emit *e, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide, bool rexw, bool control)
 {
     static const uint8_t pp[4] = {[PFX_NONE] = 0, [PFX_66] = 1, [PFX_F3] = 2, [PFX_F2] = 3};
+    const uint32_t f = info->flags;
+    const bool mem = insn->mod != 3;
+    const unsigned digit = insn->modrm >> 3 & 7u, imm = (uint8_t)insn->imm;
+    if (control) {
+        ON_FRAME(e, LDMXCSR, 3, host_mxcsr);
+        ON_FRAME(e, LDMXCSR, 2, mxcsr);
+    }
+    if (info->reg == OPND_X)
+        ON_FRAME(e, VMOVUPS_LOAD, 1, a);
+    else if (info->reg == OPND_G)
+        ON_FRAME(e, MOV_LOAD, 0, gpr);
+    if (!mem && info->rm == OPND_X)
+        ON_FRAME(e, VMOVUPS_LOAD, 2, b);
+    else if (!mem && info->rm == OPND_G)
+        ON_FRAME(e, MOV_LOAD, 0, gpr);
+    if (f & VF_VVVV)
+        ON_FRAME(e, VMOVUPS_LOAD, 3, v);
+    if (f & VF_XMM0)
+        ON_FRAME(e, VMOVUPS_LOAD, 4, x0);
+    if (f & VF_STR_MASK)
+        ON_FRAME(e, VMOVUPS_LOAD, 0, x0);
+    if (f & VF_STR_LENGTHS) {
+        ON_FRAME(e, MOV_LOAD, 0, rax);
+        ON_FRAME(e, MOV_LOAD, 2, rdx);
+    }
+    emit_byte(e, 0xC4);
+    emit_byte(e, 0xE0 | insn->map); /* R, X, B inverted */
+    emit_byte(e, (unsigned)rexw << 7 | (f & VF_VVVV ? 12u : 15u) << 3 | (unsigned)wide << 2 | pp[prefix & 3]);
+    const unsigned reg = f & VF_GROUP ? digit : info->reg == OPND_G ? 0 : 1;
+    if (mem) {
+        char opcode = (char)insn->opcode;
+        emit_frame(e, &opcode, 1, reg, offsetof(VecFrame, b));
+    } else {
+        emit_byte(e, insn->opcode);
+        emit_byte(e, 0xC0 | reg << 3 | (info->rm == OPND_G ? 0 : 2));
+    }
+    if (insn->imm_size)
+        emit_byte(e, f & VF_XMM0 ? 4u << 4 | (imm & 15) : imm);
+    if (f & VF_NO_DEST)
+        ;
+    else if (f & VF_DEST_VVVV)
+        ON_FRAME(e, VMOVUPS_STORE, 3, v);
+    else if (!(f & VF_DEST_RM) && info->reg == OPND_X)
+        ON_FRAME(e, VMOVUPS_STORE, 1, a);
+    else if ((f & VF_DEST_RM) && !mem && info->rm == OPND_X)
+        ON_FRAME(e, VMOVUPS_STORE, 2, b);
+    else if (!(f & VF_DEST_RM) || !mem)
+        ON_FRAME(e, MOV_STORE, 0, gpr);
+    if (f & VF_STR_INDEX)
+        ON_FRAME(e, MOV_STORE, 1, rcx);
+    if (f & VF_STR_MASK)
+        ON_FRAME(e, VMOVUPS_STORE, 0, x0);
+    if (f & VF_EFLAGS) {
+        EMIT(e, "\x9C");
+        ON_FRAME(e, "\x8F", 0, rflags);
+    }
+    if (control) {
+        ON_FRAME(e, LDMXCSR, 3, mxcsr);
+        ON_FRAME(e, LDMXCSR, 2, host_mxcsr);
+    }
+    EMIT(e, "\xC5\xF8\x77\xC3");            /* vzeroupper; ret */
+}
+
+VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide)
+{
     const bool mem = insn->mod != 3;
     const bool rexw = (insn->rex & 8) && ((info->flags & (VF_ENCODE_W | VF_W1)) ||
                                           ((info->flags & VF_REXW) && insn->mode == 8));
@@ -267,65 +346,12 @@ VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecIn
 
     Emit e = {.n = 0};
     const uint32_t f = info->flags;
-    if (f & VF_FP) {
-        ON_FRAME(&e, LDMXCSR, 3, host_mxcsr);
-        ON_FRAME(&e, LDMXCSR, 2, mxcsr);
-    }
-    if (info->reg == OPND_X)
-        ON_FRAME(&e, VMOVUPS_LOAD, 1, a);
-    else if (info->reg == OPND_G)
-        ON_FRAME(&e, MOV_LOAD, 0, gpr);
-    if (!mem && info->rm == OPND_X)
-        ON_FRAME(&e, VMOVUPS_LOAD, 2, b);
-    else if (!mem && info->rm == OPND_G)
-        ON_FRAME(&e, MOV_LOAD, 0, gpr);
-    if (f & VF_VVVV)
-        ON_FRAME(&e, VMOVUPS_LOAD, 3, v);
-    if (f & VF_XMM0)
-        ON_FRAME(&e, VMOVUPS_LOAD, 4, x0);
-    if (f & VF_STR_MASK)
-        ON_FRAME(&e, VMOVUPS_LOAD, 0, x0);
-    if (f & VF_STR_LENGTHS) {
-        ON_FRAME(&e, MOV_LOAD, 0, rax);
-        ON_FRAME(&e, MOV_LOAD, 2, rdx);
-    }
-    emit_byte(&e, 0xC4);
-    emit_byte(&e, 0xE0 | insn->map); /* R, X, B inverted */
-    emit_byte(&e, (unsigned)rexw << 7 | (f & VF_VVVV ? 12u : 15u) << 3 | (unsigned)wide << 2 | pp[prefix & 3]);
-    const unsigned reg = f & VF_GROUP ? digit : info->reg == OPND_G ? 0 : 1;
-    if (mem) {
-        char opcode = (char)insn->opcode;
-        emit_frame(&e, &opcode, 1, reg, offsetof(VecFrame, b));
-    } else {
-        emit_byte(&e, insn->opcode);
-        emit_byte(&e, 0xC0 | reg << 3 | (info->rm == OPND_G ? 0 : 2));
-    }
-    if (insn->imm_size)
-        emit_byte(&e, f & VF_XMM0 ? 4u << 4 | (imm & 15) : imm);
-    if (f & VF_NO_DEST)
-        ;
-    else if (f & VF_DEST_VVVV)
-        ON_FRAME(&e, VMOVUPS_STORE, 3, v);
-    else if (!(f & VF_DEST_RM) && info->reg == OPND_X)
-        ON_FRAME(&e, VMOVUPS_STORE, 1, a);
-    else if ((f & VF_DEST_RM) && !mem && info->rm == OPND_X)
-        ON_FRAME(&e, VMOVUPS_STORE, 2, b);
-    else if (!(f & VF_DEST_RM) || !mem)
-        ON_FRAME(&e, MOV_STORE, 0, gpr);
-    if (f & VF_STR_INDEX)
-        ON_FRAME(&e, MOV_STORE, 1, rcx);
-    if (f & VF_STR_MASK)
-        ON_FRAME(&e, VMOVUPS_STORE, 0, x0);
-    if (f & VF_EFLAGS) {
-        EMIT(&e, "\x9C");
-        ON_FRAME(&e, "\x8F", 0, rflags);
-    }
-    if (f & VF_FP) {
-        ON_FRAME(&e, LDMXCSR, 3, mxcsr);
-        ON_FRAME(&e, LDMXCSR, 2, host_mxcsr);
-    }
-    EMIT(&e, "\xC5\xF8\x77\xC3");            /* vzeroupper; ret */
-    stub = vec_stub_add(m, key, e.code, e.n);
+    emit_vex(&e, insn, prefix, info, wide, rexw, f & VF_FP);
+    const unsigned size = e.n;
+    e.n = STUB_MAX_CODE;
+    if (f & VF_FP)
+        emit_vex(&e, insn, prefix, info, wide, rexw, false);
+    stub = vec_stub_add(m, key, e.code, size, e.n - STUB_MAX_CODE);
     if (stub != NULL) {
         stub->info = *info;
         stub->imm = (uint8_t)imm;
@@ -362,12 +388,12 @@ VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flag
     EMIT(&e, "\xD9\x6E"); emit_byte(&e, fcw);               /* fldcw [rsi+..] */
     EMIT(&e, "\x0F\xAE\x56"); emit_byte(&e, mxcsr);         /* ldmxcsr [rsi+..] */
     EMIT(&e, "\xC3");
-    return vec_stub_add(m, key, e.code, e.n);
+    return vec_stub_add(m, key, e.code, e.n, 0);
 }
 
 #else /* a host of another architecture has no unit to run them on */
 
-VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size) { return NULL; }
+VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size, unsigned lean_size) { return NULL; }
 VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info) { return NULL; }
 VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide) { return NULL; }
 VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flags, bool writes_flags) { return NULL; }
