@@ -21,7 +21,6 @@ class GuestCase:
     typed: str = ""
     ready: str = ""
     timeout: float = 0.0
-    needs_silicon: str = ""
     varies: tuple[str, ...] = field(default=("note:",))
     """Beginnings of lines that tell of the host, and may differ."""
 
