@@ -35,6 +35,7 @@ def take_turns(vm: Vm) -> None:
     from threading import Event
 
     vm.kicked = kicked = Event()
+    vm.handle.on_call = kicked.set  # type: ignore[attr-defined]
     began = thread_time_ns()
     try:
         _loop(vm, kicked)
@@ -57,7 +58,9 @@ def _loop(vm: Vm, kicked: Event) -> None:
             while vm.outcome is None:
                 exit = loop.run_raw()
                 if type(exit) is x.Interrupted:
-                    break
+                    if loop.vcpu.turn_over or not running():  # type: ignore[attr-defined]
+                        break
+                    continue
                 if type(exit) is x.Halt:
                     halted += 1
                     break

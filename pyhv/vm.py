@@ -64,7 +64,7 @@ class Vm:
         self._changed: Condition | None = None
         self._attention = False
         self._paused = False
-        self._reset_pending = False
+        self._reset_pending = self._resetting = False
         self._parked = 0
         self._runners = 0
         self._threads: list[Thread] = []
@@ -79,7 +79,12 @@ class Vm:
         hypervisor = self.backend.hypervisor
         self.handle = hypervisor.create_vm(
             VmConfig(
-                vcpus=machine.cpus, irqchip=machine.irqchip, cpu=machine.cpu, features=machine.features, seed=seed
+                vcpus=machine.cpus,
+                irqchip=machine.irqchip,
+                cpu=machine.cpu,
+                features=machine.features,
+                seed=seed,
+                lock=self.lock,
             )
         )
         try:
@@ -224,10 +229,16 @@ class Vm:
             self._parked += 1
             changed.notify_all()
             while self.outcome is None and (self._paused or self._reset_pending):
-                if self._reset_pending and self._parked == self._runners:
-                    self._do_reset()
-                    continue
-                changed.wait()
+                if self._reset_pending and not self._resetting and self._parked == self._runners:
+                    self._resetting = True
+                    self._state.release()  # devices are reset under the machine's lock, which comes before this one
+                    try:
+                        self._do_reset()
+                    finally:
+                        self._state.acquire()
+                        self._reset_done()
+                else:
+                    changed.wait()
             self._parked -= 1
             return self.outcome is None
 
@@ -240,9 +251,12 @@ class Vm:
                 lambda: self.outcome is not None or self._parked == self._runners, timeout
             ):
                 raise VmTimeout(f"vCPUs did not pause within {timeout} s")
+            self._real_clock.pause()
 
     def resume(self) -> None:
         """Go on after `pause`."""
+        if self._real_clock.paused:
+            self._real_clock.resume()
         with self._state:
             self._paused = False
             self._attention = self.outcome is not None or self._reset_pending
@@ -254,8 +268,11 @@ class Vm:
             self._reset_pending = self._attention = True
             self._kick_all()
             self._notify()
-            if not self._runners:
-                self._do_reset()
+            if self._runners:
+                return
+        self._do_reset()
+        with self._state:
+            self._reset_done()
 
     def _do_reset(self) -> None:
         try:
@@ -268,8 +285,10 @@ class Vm:
                 self.pc.reset()
                 self._load()
         except PyhvError as error:
-            self._end_locked(Outcome.ERROR, f"reset: {error}", None, error)
-        self._reset_pending = False
+            self.fail(f"reset: {error}", error)
+
+    def _reset_done(self) -> None:
+        self._reset_pending = self._resetting = False
         self._attention = self._paused or self.outcome is not None
         self._notify()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
-from pyhv.record import record
+from pyhv.record import field, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+    from typing import Any
 
 
 @record(frozen=True)
@@ -38,7 +40,8 @@ class VmConfig:
     """What a backend must know before it makes a VM.
 
     `features` add ("+name") or mask ("-name") CPUID features on top of the CPU template `cpu` ("host", "max", or a named
-    model of `pyhv.x86.cpuid`). `seed` feeds what a deterministic backend would otherwise draw.
+    model of `pyhv.x86.cpuid`). `seed` feeds what a deterministic backend would otherwise draw. A backend with a clock of
+    its own holds `lock` around the clock's timers.
     """
 
     vcpus: int = 1
@@ -47,3 +50,4 @@ class VmConfig:
     features: tuple[str, ...] = ()
     dirty_ring: int = 0
     seed: int = 0
+    lock: AbstractContextManager[Any] | None = field(default=None, compare=False, repr=False)

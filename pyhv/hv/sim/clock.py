@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
-
+from pyhv._types import TYPE_CHECKING
 from pyhv.clock import ManualClock
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from typing import Any
 
 TSC_HZ = 1_000_000_000
 """One tick of the machine is one nanosecond."""
@@ -20,11 +19,11 @@ WALL_START_NS = 1_767_225_600 * 1_000_000_000
 
 
 class VirtualClock(ManualClock):
-    """A machine's clock; `lock` is held around timers (the machine's lock, once there is one)."""
+    """A machine's clock; `lock` is held around timers."""
 
-    def __init__(self, wall_start_ns: int = WALL_START_NS) -> None:
+    def __init__(self, lock: AbstractContextManager[Any] | None = None, wall_start_ns: int = WALL_START_NS) -> None:
         super().__init__(wall_start_ns)
-        self.lock: AbstractContextManager[object] = nullcontext()
+        self._lock = lock
 
     def advance_to(self, target_ns: int) -> None:
         """Let time pass; timers that are due fire in order, each at its own time."""
@@ -33,7 +32,10 @@ class VirtualClock(ManualClock):
             if target_ns > self._now:
                 self._now = target_ns
             return
-        with self.lock:
+        if self._lock is None:
+            super().advance_to(target_ns)
+            return
+        with self._lock:
             super().advance_to(target_ns)
 
     def set_wall(self, wall_ns: int) -> None:

@@ -45,11 +45,13 @@ class SimVm:
         self.hypervisor = hypervisor
         self.config = config
         self.memory = GuestMemory()
-        self.clock = VirtualClock()
+        self.clock = VirtualClock(config.lock)
         self.vcpus: dict[int, SimVcpu] = {}
         self.owner = 0
         """The thread that runs vCPUs: only it may call into the silicon while they run."""
         self.inbox: deque[Callable[[], object]] = deque()
+        self.on_call: Callable[[], None] | None = None
+        """Told when another thread has put something into the inbox: all vCPUs may be asleep."""
         self.native_lock = threading.Lock()
         self.msr_reads: frozenset[int] = frozenset()
         self.msr_writes: frozenset[int] = frozenset()
@@ -97,8 +99,12 @@ class SimVm:
             function()
             return
         self.inbox.append(function)
-        for vcpu in self.vcpus.values():
-            lib.sim_stop_request(vcpu.native)
+        with self.native_lock:
+            for vcpu in self.vcpus.values():
+                if vcpu.native is not None:
+                    lib.sim_stop_request(vcpu.native)
+        if self.on_call is not None:
+            self.on_call()
 
     def drain(self) -> None:
         """Do what other threads asked for."""
