@@ -41,5 +41,6 @@ static void mmio_forget(Cpu *cpu);
 #include "vec_fp.c"
 #include "vec_misc.c"
 #include "vec_vex.c"
+#include "vec_vex_fast.c"
 #include "x87.c"
 #include "xsave.c"

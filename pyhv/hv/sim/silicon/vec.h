@@ -171,6 +171,7 @@ bool vec_direct(const Insn *insn, unsigned prefix, Op *op);        /* vec_fast.c
 bool vec_special(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op, bool *defined); /* vec_misc.c */
 
 bool vex_decode(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op);          /* vec_vex.c */
+bool vex_direct(const Insn *insn, unsigned prefix, bool wide, Op *op);            /* vec_vex_fast.c */
 void vex_ready(Cpu *cpu, const Op *op);                                        /* #UD, #NM of AVX */
 /* Runs a stub that obeys MXCSR; takes the exceptions that are unmasked. */
 void vec_run_fp(Cpu *cpu, const Op *op, const VecStub *stub, VecFrame *frame);

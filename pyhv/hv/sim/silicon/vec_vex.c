@@ -426,10 +426,12 @@ bool vex_decode(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op)
     if (!vec_guest_has(cpu, info.isa) || !vec_host_has(info.isa) || !vec_guest_has(cpu, ISA_AVX) ||
         ((f & VF_REG_AVX2) && !mem && !vec_guest_has(cpu, ISA_AVX2)))
         return false;
-    VecStub *stub = vec_stub_vex(cpu->machine, insn, prefix, &info, wide);
     op->reg = insn->reg;
     op->rm = insn->rm;
     op->osize = insn->vex_v;
+    if (vex_direct(insn, prefix, wide, op))
+        return true;
+    VecStub *stub = vec_stub_vex(cpu->machine, insn, prefix, &info, wide);
     op->fn = stub == NULL ? vec_no_stub : vex_op_stub;
     op->ptr = stub;
     return true;
