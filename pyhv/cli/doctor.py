@@ -28,8 +28,11 @@ def command(options: argparse.Namespace) -> int:
         text = json.dumps(report.to_dict(), indent=2) + "\n"
     else:
         text = table(report, _columns())
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return EXIT_PASSED if report.ok else EXIT_ERROR
 
 

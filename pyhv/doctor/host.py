@@ -62,7 +62,7 @@ class Host:
 
     def number(self, path: str) -> int | None:
         text = self.text(path)
-        return int(text) if text is not None and text.isascii() and text.isdigit() else None
+        return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else None
 
     def selected(self, path: str) -> str | None:
         """The choice in brackets of a setting such as "always [madvise] never"."""
@@ -130,8 +130,10 @@ class Host:
     def kernel(self) -> tuple[int, int]:
         """The kernel's release, as two numbers."""
         text = self.text("/proc/sys/kernel/osrelease") or ""
-        parts = text.split("-")[0].split(".")
-        return (int(parts[0]), int(parts[1])) if len(parts) > 1 and all(p.isdigit() for p in parts[:2]) else (0, 0)
+        major, _, rest = text.partition(".")
+        minor = rest.partition(".")[0].partition("-")[0]
+        known = all(part.isascii() and part.isdigit() and len(part) < 6 for part in (major, minor))
+        return (int(major), int(minor)) if known else (0, 0)
 
     def parameter(self, name: str) -> bool | None:
         """A yes-or-no parameter of KVM's module; None where it has no such one, or leaves it open."""

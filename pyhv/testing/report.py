@@ -28,7 +28,10 @@ def sections(vm: Vm, log: Path, cause: BaseException | None) -> list[tuple[str, 
     except PyhvError as error:
         return [("verdict", f"it could not be stopped: {error}"), ("console (tail)", _tail(vm))]
     document = log.with_name(log.stem.replace("console", "result") + ".json")
-    document.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+    try:
+        document.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+    except OSError as error:
+        return [("verdict", f"{result.summary()}\n{document} cannot be written: {error.strerror}")]
     files = [("backend", f"{result.backend}: {result.backend_reason}"), ("artifacts", f"{log}\n{document}")]
     if getattr(cause, "result", None) is result and result.registers:
         return files

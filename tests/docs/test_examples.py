@@ -36,7 +36,10 @@ def test_every_block_has_a_language(path):
         assert block.language in (*RUN, *KEPT), f"line {block.line}: {block.language or 'no language'}"
 
 
-@pytest.mark.parametrize("path", [path for path in DOCUMENTS if any(b.language in RUN for b in blocks(path))], ids=str)
+WITH_EXAMPLES = [path for path in DOCUMENTS if any(block.language in RUN for block in blocks(path))]
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=[str(path.relative_to(ROOT)) for path in WITH_EXAMPLES])
 def test_examples(path, tmp_path):
     if not (ROOT / "guests" / "build" / "hello.elf").exists():
         pytest.skip("guests/build is empty: make guests")

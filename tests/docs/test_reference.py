@@ -39,7 +39,9 @@ def test_outcomes():
         assert (outcome.value, outcome.ok, outcome.exit_code) == (value, passed == "yes", int(status))
 
 
-@pytest.mark.parametrize(("path", "heading"), [(CLI, "## Exit status"), (ROOT / "README.md", "## A run")], ids=str)
+@pytest.mark.parametrize(
+    ("path", "heading"), [(CLI, "## Exit status"), (ROOT / "README.md", "## A run")], ids=["cli", "readme"]
+)
 def test_exit_statuses(path, heading):
     from pyhv.cli import EXIT_INTERRUPTED, EXIT_USAGE
 

@@ -2,14 +2,29 @@
 
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from doctor_hosts import ALL_ON, HostFiles
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyhv import doctor
 from pyhv.doctor import NO, UNKNOWN, YES, Host, hugepages, kvm
 from pyhv.errors import KvmUnavailable, SimUnavailable
 from pyhv.hv.select import Selection
+
+SETTINGS = [
+    "/proc/cpuinfo",
+    "/proc/sys/kernel/osrelease",
+    "/etc/group",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
+    "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+    "/sys/module/kvm_amd/parameters/npt",
+    "/sys/module/kvm_amd/parameters/avic",
+]
 
 
 @pytest.fixture
@@ -154,6 +169,18 @@ def test_an_empty_host_is_examined_too(files):
     report = doctor.examine(files.host(), none)
     assert not report.ok and report.backend_reason == "nothing here"
     assert all(finding.reason and finding.state in doctor.STATES for finding in report.findings)
+
+
+@given(st.dictionaries(st.sampled_from(SETTINGS), st.text(max_size=60)), st.binary(max_size=40))
+def test_whatever_the_files_hold_it_is_examined(texts, raw):
+    with tempfile.TemporaryDirectory() as root:
+        files = HostFiles(Path(root)).cpu().kvm()
+        for path, text in texts.items():
+            file = files.root / path.lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(text.encode() + raw)
+        report = doctor.examine(files.host({0x8000_0000: (0, 0, 0, 0)}), lambda: Selection("kvm", "because", None))
+        assert all(finding.reason and finding.state in doctor.STATES for finding in report.findings)
 
 
 def test_this_host_looks_the_same_to_the_file_system_and_to_the_examination():

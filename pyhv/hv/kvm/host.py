@@ -43,7 +43,7 @@ def cpu_identity() -> tuple[str, str]:
     """The CPU's vendor string, and "SVM", "VMX" or "" for what it shows to this kernel."""
     vendor = hardware = ""
     try:
-        with open("/proc/cpuinfo") as cpuinfo:
+        with open("/proc/cpuinfo", errors="replace") as cpuinfo:
             for line in cpuinfo:
                 key, _, value = line.partition(":")
                 key = key.strip()
@@ -77,7 +77,7 @@ def loaded_module(root: str = "/sys/module") -> tuple[str, dict[str, str]]:
         entries = []
     for entry in entries:
         try:
-            with open(f"{directory}/{entry}") as file:
+            with open(f"{directory}/{entry}", errors="replace") as file:
                 parameters[entry] = file.read().strip()
         except OSError:
             continue
