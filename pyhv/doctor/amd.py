@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.doctor.finding import NO, UNKNOWN, YES, Finding
-from pyhv.doctor.kvm import no_hardware_fix
+from pyhv.doctor.kvm import group_rule, no_hardware_fix
 
 if TYPE_CHECKING:
     from pyhv.doctor.host import Host
@@ -101,7 +101,7 @@ def avic(host: Host) -> Finding:
         return early
     on = host.parameter("avic")
     if on:
-        return Finding("AVIC", YES, "kvm_amd uses it (avic=Y) for machines with the split irqchip and without SEV")
+        return Finding("AVIC", YES, "kvm_amd uses it (avic=Y), but not for encrypted guests")
     if _has(host, "avic") is False:
         return Finding("AVIC", NO, "the CPU has none (CPUID 8000_000A EDX[13])")
     if on is None:
@@ -150,12 +150,8 @@ def _device(name: str, host: Host) -> Finding | None:
         reason = f"kvm_amd has it on, but there is no {SEV_DEVICE}: the secure processor's driver is missing"
         return Finding(name, NO, reason, host.sudo("modprobe ccp"))
     if not host.accessible(SEV_DEVICE):
-        rule = 'KERNEL=="sev", GROUP="kvm", MODE="0660"'
-        fix = (
-            f"echo '{rule}' | {host.sudo('tee /etc/udev/rules.d/65-sev.rules')} && "
-            f"{host.sudo('udevadm control --reload')} && {host.sudo('udevadm trigger ' + SEV_DEVICE)}"
-        )
-        return Finding(name, NO, f"{host.user} may not open {SEV_DEVICE} ({host.mode(SEV_DEVICE)})", fix)
+        reason = f"the user {host.user} may not open {SEV_DEVICE} ({host.mode(SEV_DEVICE)})"
+        return Finding(name, NO, reason, group_rule(host, SEV_DEVICE))
     return None
 
 

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from pyhv.doctor.host import Host
 
 DEVICE = "/dev/kvm"
-RULE = 'KERNEL=="{name}", GROUP="kvm", MODE="0660"'
 
 
 def device(host: Host) -> Finding:
@@ -18,7 +17,7 @@ def device(host: Host) -> Finding:
     if not host.exists(DEVICE):
         return _absent(host)
     if not host.accessible(DEVICE):
-        return Finding("KVM", NO, f"{DEVICE} is there, but {host.user} may not open it", _join(host, DEVICE))
+        return Finding("KVM", NO, f"{DEVICE} is there, but the user {host.user} may not open it", _join(host, DEVICE))
     try:
         host.check_kvm()
     except HostError as error:
@@ -50,14 +49,20 @@ def no_hardware_fix(host: Host) -> str:
     return f"in the firmware setup switch {'SVM mode (AMD-V)' if host.amd else 'VT-x'} on; then {_module_fix(host)}"
 
 
+def group_rule(host: Host, path: str) -> str:
+    """The command that gives a device to the group kvm, for good."""
+    name = path.removeprefix("/dev/")
+    rule = f'KERNEL=="{name}", GROUP="kvm", MODE="0660"'
+    return (
+        f"echo '{rule}' | {host.sudo(f'tee /etc/udev/rules.d/65-pyhv-{name}.rules')} && "
+        f"{host.sudo('udevadm control --reload')} && {host.sudo('udevadm trigger ' + path)}"
+    )
+
+
 def _join(host: Host, path: str) -> str:
     group = host.group(path)
     if group in ("", "root", "0"):
-        rule = RULE.format(name=path.removeprefix("/dev/"))
-        return (
-            f"echo '{rule}' | {host.sudo('tee /etc/udev/rules.d/65-pyhv.rules')} && "
-            f"{host.sudo('udevadm trigger ' + path)}; then {host.sudo(f'usermod -aG kvm {host.user}')}"
-        )
+        return f"{group_rule(host, path)}; then {host.sudo(f'usermod -aG kvm {host.user}')}"
     if host.in_group_file(group):
         return f"{host.user} is in group {group} since the last login: log in again, or: newgrp {group}"
     return f"{host.sudo(f'usermod -aG {group} {host.user}')}, then log in again"
@@ -71,6 +76,6 @@ def permissions(host: Host) -> Finding:
     closed = [path for path in there if not host.accessible(path)]
     if not closed:
         shown = ", ".join(f"{path} ({host.mode(path)})" for path in there)
-        return Finding("permissions", YES, f"{host.user} may open {shown}")
+        return Finding("permissions", YES, f"the user {host.user} may open {shown}")
     shown = ", ".join(f"{path} ({host.mode(path)})" for path in closed)
-    return Finding("permissions", NO, f"{host.user} may not open {shown}", _join(host, closed[0]))
+    return Finding("permissions", NO, f"the user {host.user} may not open {shown}", _join(host, closed[0]))
