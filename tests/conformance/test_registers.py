@@ -75,6 +75,7 @@ def test_the_state_after_reset(bench: Bench) -> None:
     assert system.apic_base == 0xFEE0_0900
     assert bench.vcpu.mp_state is MpState.RUNNABLE
     assert bench.vcpu.get_msrs([msr.LSTAR, msr.PAT]) == {msr.LSTAR: 0, msr.PAT: msr.PAT_RESET}
+    assert bench.vcpu.fpu == FpuRegisters()
     bench.load("mov eax, 0x77; out 0xe9, al")
     assert bench.output(1) == [0x77]
 
@@ -87,6 +88,11 @@ def test_reset_of_an_application_processor(make: Maker) -> None:
     other.reset()
     assert other.mp_state is MpState.UNINITIALIZED
     assert other.system.apic_base == 0xFEE0_0800
+
+
+def test_the_x87_starts_as_fninit_leaves_it(bench: Bench) -> None:
+    """Exceptions masked, stack empty: so KVM and QEMU start, and kernels written for them use it at once."""
+    assert bench.vcpu.fpu == FpuRegisters(fcw=0x37F, fsw=0, ftw=0, mxcsr=0x1F80)
 
 
 def test_fpu_registers_round_trip(bench: Bench) -> None:

@@ -45,7 +45,7 @@ def reset_vcpu(vcpu: KvmVcpu) -> None:
     vcpu.xcr0 = 1
     # XSTATE_BV with x87 and SSE present, everything else in its initial state.
     vcpu.xsave = initial_xsave()
-    vcpu.fpu = FpuRegisters(fcw=0x40, fsw=0, ftw=0)
+    vcpu.fpu = FpuRegisters()  # as FNINIT leaves it, like KVM's new vCPUs
     if vcpu.has_lapic:
         vcpu.lapic = reset_lapic(vcpu.lapic, vcpu.index, bsp)
     known = vcpu.get_msrs(RESET_VALUES)

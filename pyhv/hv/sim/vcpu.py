@@ -14,6 +14,7 @@ from pyhv.hv.sim.vmcb import Vmcb
 from pyhv.x86.dump import format_registers
 from pyhv.x86.registers import (
     DebugRegisters,
+    FpuRegisters,
     GeneralRegisters,
     MpState,
     SystemRegisters,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pyhv.hv.sim.vm import SimVm
     from pyhv.x86.registers import (
         CpuidEntry,
-        FpuRegisters,
         VcpuEvents,
     )
 
@@ -40,7 +40,18 @@ LINT0_VIRTUAL_WIRE = 0x700
 DR6_SINGLE_STEP = 1 << 14
 MAX_BREAKPOINTS = 4
 INTERCEPTS1 = (
-    v.INTR | v.NMI | v.SMI | v.INIT | v.CPUID | v.INVD | v.HLT | v.INVLPGA | v.IOIO_PROT | v.MSR_PROT | v.SHUTDOWN | v.RSM
+    v.INTR
+    | v.NMI
+    | v.SMI
+    | v.INIT
+    | v.CPUID
+    | v.INVD
+    | v.HLT
+    | v.INVLPGA
+    | v.IOIO_PROT
+    | v.MSR_PROT
+    | v.SHUTDOWN
+    | v.RSM
 )
 INTERCEPTS2 = (
     v.VMRUN | v.VMMCALL | v.VMLOAD | v.VMSAVE | v.STGI | v.CLGI | v.SKINIT | v.MONITOR | v.MWAIT | v.XSETBV | v.RDPRU
@@ -109,6 +120,7 @@ class SimVcpu:
         vmcb.quad[_DR6], vmcb.quad[_DR7] = 0xFFFF_0FF0, 0x400
         if not init:
             vmcb.quad[v.G_PAT >> 3] = 0x0007_0406_0007_0406
+            state.write_fpu(self._area(), FpuRegisters())  # as FNINIT leaves it: what KVM and QEMU start with
         for offset in (v.STAR, v.LSTAR, v.CSTAR, v.SFMASK, v.KERNEL_GS_BASE):
             vmcb.quad[offset >> 3] = 0
         for offset in (v.SYSENTER_CS, v.SYSENTER_ESP, v.SYSENTER_EIP):
