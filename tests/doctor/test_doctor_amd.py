@@ -5,7 +5,7 @@ import struct
 import pytest
 from doctor_hosts import ALL_ON, EPYC, LEAVES, HostFiles
 
-from pyhv.doctor import NO, UNKNOWN, YES, amd
+from pyhv.doctor import NO, UNKNOWN, YES, Host, amd
 
 CHECKS = [amd.svm, amd.nested_paging, amd.avic, amd.x2avic, amd.sev, amd.sev_es, amd.sev_snp]
 
@@ -124,6 +124,17 @@ def test_sev_without_its_device(files):
     files.cpu().kvm(**ALL_ON)
     for check in (amd.sev, amd.sev_es, amd.sev_snp):
         assert (check(files.host(LEAVES)).state, check(files.host(LEAVES)).fix) == (NO, "sudo modprobe ccp")
+
+
+def test_sev_without_permission_for_its_device(files):
+    class Closed(Host):
+        def accessible(self, path):
+            return False
+
+    files.cpu().kvm(**ALL_ON).write("/dev/sev", "")
+    finding = amd.sev(Closed(str(files.root), cpuid=LEAVES.get, user="ada", root_user=False))
+    assert finding.state == NO and "the user ada may not open /dev/sev" in finding.reason
+    assert 'KERNEL=="sev"' in finding.fix and finding.fix.endswith("sudo udevadm trigger /dev/sev")
 
 
 def test_a_kernel_too_old_for_snp(files):

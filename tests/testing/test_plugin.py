@@ -152,6 +152,20 @@ def test_spin(vm):
     assert json.loads(Path(log).with_name("result.json").read_text())["outcome"] == "stopped"
 
 
+def test_a_junit_report_holds_it_too(run, pytester):
+    run(
+        """
+@pytest.mark.vm(kernel=GUESTS + "/hello.elf", timeout=60)
+def test_hello(vm):
+    vm.wait()
+    assert 0
+""",
+        "--junitxml=junit.xml",
+    )
+    text = (pytester.path / "junit.xml").read_text()
+    assert "hello: ok" in text and "rip" in text and "console.log" in text
+
+
 def test_a_failed_check_is_not_repeated(run):
     result = run("""
 @pytest.mark.vm(kernel=GUESTS + "/triple.elf", timeout=60)
