@@ -37,9 +37,13 @@ endif
 .venv/.installed: pyproject.toml setup.py $(BUILDERS) $(C_SOURCES) | deps-build
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/pip uninstall --quiet --yes setuptools 2>/dev/null || true  # its .pth file slows every start of Python
 	@touch $@
 
+# Byte code, and the bundle of it that the command starts from, for when Python is told to write none (the environment may).
 venv: .venv/.installed
+	@$(BIN)/python -m compileall -q pyhv
+	@$(BIN)/python -m pyhv.startup
 
 guests: | deps-build
 	@$(MAKE) --no-print-directory -s -C guests

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from os import fspath
 
 from pyhv._types import TYPE_CHECKING
