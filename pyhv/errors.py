@@ -51,7 +51,11 @@ class KvmError(HostError):
 
         self.ioctl = ioctl
         self.errno = errno
+        self.detail = detail
         super().__init__(f"{ioctl}: {os.strerror(errno)} (errno {errno})" + (f": {detail}" if detail else ""))
+
+    def __reduce__(self) -> tuple[type[KvmError], tuple[str, int, str]]:
+        return type(self), (self.ioctl, self.errno, self.detail)
 
 
 class SimUnavailable(HostError):
@@ -97,6 +101,9 @@ class GuestMemoryError(PyhvError):
         self.address = address
         self.length = length
         super().__init__(f"guest physical [{address:#x}, {address + length:#x}) is not memory")
+
+    def __reduce__(self) -> tuple[type[GuestMemoryError], tuple[int, int]]:
+        return type(self), (self.address, self.length)
 
 
 class VmmError(_WithResult):
