@@ -68,8 +68,10 @@ VADDPS, PMOVMSKB_MMX, LDMXCSR, EMMS = "c5f058c1", "0fd7c1", "0fae17", "0f77"
 
 
 @pytest.mark.parametrize("code", [MOVUPS, ADDPS, PXOR, CVTPI2PS, LDMXCSR])
-@pytest.mark.parametrize(("cr0", "cr4", "vector"), [(CR0_EM, 0, UD), (0, CR4_OSFXSR, UD), (CR0_TS, 0, NM),
-                                                    (CR0_TS | CR0_EM, 0, UD), (0, 0, None)])
+@pytest.mark.parametrize(
+    ("cr0", "cr4", "vector"),
+    [(CR0_EM, 0, UD), (0, CR4_OSFXSR, UD), (CR0_TS, 0, NM), (CR0_TS | CR0_EM, 0, UD), (0, 0, None)],
+)
 def test_sse_needs_the_operating_system(cpu: BareCpu, code: str, cr0: int, cr4: int, vector: int | None) -> None:
     cpu.cr0 |= cr0
     cpu.cr4 &= ~cr4
@@ -86,8 +88,10 @@ def test_mmx_needs_no_osfxsr_but_the_x87_unit(cpu: BareCpu, code: str, cr0: int,
 
 
 @pytest.mark.skipif(not BareCpu.xcr0_supported() & 4, reason="the host has no AVX")
-@pytest.mark.parametrize(("cr0", "cr4", "xcr0", "vector"), [(0, 0, 7, None), (0, 0, 3, UD), (0, CR4_OSXSAVE, 7, UD),
-                                                            (CR0_TS, 0, 7, NM), (CR0_EM, 0, 7, None)])
+@pytest.mark.parametrize(
+    ("cr0", "cr4", "xcr0", "vector"),
+    [(0, 0, 7, None), (0, 0, 3, UD), (0, CR4_OSXSAVE, 7, UD), (CR0_TS, 0, 7, NM), (CR0_EM, 0, 7, None)],
+)
 def test_avx_needs_xcr0(cpu: BareCpu, cr0: int, cr4: int, xcr0: int, vector: int | None) -> None:
     cpu.cr0 |= cr0
     cpu.cr4 &= ~cr4
@@ -95,10 +99,24 @@ def test_avx_needs_xcr0(cpu: BareCpu, cr0: int, cr4: int, xcr0: int, vector: int
     assert cpu.run(bytes.fromhex(VADDPS)).vector == vector
 
 
-@pytest.mark.parametrize(("code", "vector"), [
-    ("0f2807", GP), ("0f2907", GP), ("660f6f07", GP), ("660f7f07", GP), ("0f2b07", GP), ("660fe707", GP),
-    ("0f5807", GP), ("660fef07", GP), ("0f1007", None), ("0f1107", None), ("f30f6f07", None), ("f30f5807", None),
-    ("660f3a630700", None)])
+@pytest.mark.parametrize(
+    ("code", "vector"),
+    [
+        ("0f2807", GP),
+        ("0f2907", GP),
+        ("660f6f07", GP),
+        ("660f7f07", GP),
+        ("0f2b07", GP),
+        ("660fe707", GP),
+        ("0f5807", GP),
+        ("660fef07", GP),
+        ("0f1007", None),
+        ("0f1107", None),
+        ("f30f6f07", None),
+        ("f30f5807", None),
+        ("660f3a630700", None),
+    ],
+)
 def test_alignment(cpu: BareCpu, code: str, vector: int | None) -> None:
     """Operands of 16 bytes must be aligned but for the moves that say otherwise, and PCMPxSTRx."""
     assert cpu.run(bytes.fromhex(code), at(DATA)).vector is None
@@ -152,22 +170,25 @@ def test_masked_features_are_undefined(bit: tuple[int, int, int, int]) -> None:
     assert cpu.run(bytes.fromhex(code)).vector == UD
 
 
-@pytest.mark.parametrize("code", [
-    "f30f54c1",  # ANDPS has no F3 form
-    "f20f28c1",
-    "660f13c1",  # MOVLPD stores to memory only
-    "0f2bc1",
-    "0f7107",  # shifts by an immediate have no memory form
-    "0f71c800",  # nor a member /1
-    "0f73d800",  # PSRLDQ only with 66
-    "f00f58c1",  # LOCK
-    "c5f9e7c1",  # VMOVNTDQ to a register
-    "c5f15bc1",  # VCVTPS2DQ with an operand in vvvv
-    "c4e37919c100",  # VEXTRACTF128 with L = 0
-    "c4e2fd18c1",  # VBROADCASTSS with W = 1
-    "c5f977",  # VZEROUPPER with 66
-    "66c5f058c1",  # a prefix before VEX
-])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "f30f54c1",  # ANDPS has no F3 form
+        "f20f28c1",
+        "660f13c1",  # MOVLPD stores to memory only
+        "0f2bc1",
+        "0f7107",  # shifts by an immediate have no memory form
+        "0f71c800",  # nor a member /1
+        "0f73d800",  # PSRLDQ only with 66
+        "f00f58c1",  # LOCK
+        "c5f9e7c1",  # VMOVNTDQ to a register
+        "c5f15bc1",  # VCVTPS2DQ with an operand in vvvv
+        "c4e37919c100",  # VEXTRACTF128 with L = 0
+        "c4e2fd18c1",  # VBROADCASTSS with W = 1
+        "c5f977",  # VZEROUPPER with 66
+        "66c5f058c1",  # a prefix before VEX
+    ],
+)
 def test_undefined_encodings(cpu: BareCpu, code: str) -> None:
     """Prefixes, register forms and group members that name no instruction."""
     assert cpu.run(bytes.fromhex(code), at(DATA)).vector == UD
@@ -210,11 +231,38 @@ def test_masked_store_takes_no_fault_for_bytes_not_chosen(cpu: BareCpu) -> None:
 def test_random_bytes_in_the_vector_maps(cpu: BareCpu) -> None:
     """Whatever follows 0F, 0F 38, 0F 3A or VEX either runs or faults; the machine stays usable."""
     rng = random.Random(3)
-    heads = ["0f{:02x}", "660f{:02x}", "f30f{:02x}", "f20f{:02x}", "0f38{:02x}", "660f38{:02x}", "660f3a{:02x}", "0f3a{:02x}",
-             "c4e1{:02x}", "c5{:02x}", "c4e2{:02x}", "c4e3{:02x}", "d8{:02x}", "d9{:02x}", "da{:02x}", "db{:02x}",
-             "dc{:02x}", "dd{:02x}", "de{:02x}", "df{:02x}"]
-    ours = {*range(0x10, 0x18), *range(0x28, 0x30), *range(0x50, 0x77), *range(0x78, 0x80), 0xAE, 0xC2, *range(0xC4, 0xC8),
-            *range(0xD0, 0xFF)}
+    heads = [
+        "0f{:02x}",
+        "660f{:02x}",
+        "f30f{:02x}",
+        "f20f{:02x}",
+        "0f38{:02x}",
+        "660f38{:02x}",
+        "660f3a{:02x}",
+        "0f3a{:02x}",
+        "c4e1{:02x}",
+        "c5{:02x}",
+        "c4e2{:02x}",
+        "c4e3{:02x}",
+        "d8{:02x}",
+        "d9{:02x}",
+        "da{:02x}",
+        "db{:02x}",
+        "dc{:02x}",
+        "dd{:02x}",
+        "de{:02x}",
+        "df{:02x}",
+    ]
+    ours = {
+        *range(0x10, 0x18),
+        *range(0x28, 0x30),
+        *range(0x50, 0x77),
+        *range(0x78, 0x80),
+        0xAE,
+        0xC2,
+        *range(0xC4, 0xC8),
+        *range(0xD0, 0xFF),
+    }
     for head in heads:
         for opcode in range(256):
             if head.endswith("0f{:02x}") and opcode not in ours:

@@ -7,7 +7,26 @@ from pathlib import Path
 
 import pytest
 import vec_cases
-from bare_cpu import CODE, CODE_16, CR0_EM, CR0_MP, CR0_NE, CR0_TS, DATA, MF, NM, PF, RAX, RDI, UD, BareCpu
+from bare_cpu import (
+    CODE,
+    CODE_16,
+    CR0_EM,
+    CR0_MP,
+    CR0_NE,
+    CR0_TS,
+    DATA,
+    GP,
+    MF,
+    NM,
+    PF,
+    RAX,
+    RBX,
+    RDI,
+    REAL,
+    REAL_DATA,
+    UD,
+    BareCpu,
+)
 from vec_native import NO_EXCEPTION, Oracle, assert_same, differences, make_cases, make_oracle
 
 FNINIT, FLD1, FLDZ, FDIVRP, FWAIT, FNOP = "dbe3", "d9e8", "d9ee", "def1", "9b", "d9d0"
@@ -44,11 +63,16 @@ def test_same_as_the_real_cpu(oracle: Oracle, tmp_path: Path) -> None:
 
 
 SEQUENCES = [
-    "fadd dword ptr [rdi]; fnstenv [rdi+64]", "fld tbyte ptr [rdi+5]; fnsave [rdi+128]",
-    "fld1; fldpi; fpatan; fnstenv [rdi+8]", "fistp qword ptr [rdi]; fincstp; fnstenv [rdi+64]",
-    "ffree st(2); fnop; fnsave [rdi+64]; frstor [rdi+64]", "fldcw [rdi]; fnstsw ax; fnstenv [rdi+64]",
-    "fnstenv [rdi+64]; fldenv [rdi+64]; fnstenv [rdi+96]", "fxch st(3); fdecstp; fnsave [rdi+64]",
-    "movq mm1, [rdi]; fnstenv [rdi+64]", "fld st(1); emms; fnstenv [rdi+64]",
+    "fadd dword ptr [rdi]; fnstenv [rdi+64]",
+    "fld tbyte ptr [rdi+5]; fnsave [rdi+128]",
+    "fld1; fldpi; fpatan; fnstenv [rdi+8]",
+    "fistp qword ptr [rdi]; fincstp; fnstenv [rdi+64]",
+    "ffree st(2); fnop; fnsave [rdi+64]; frstor [rdi+64]",
+    "fldcw [rdi]; fnstsw ax; fnstenv [rdi+64]",
+    "fnstenv [rdi+64]; fldenv [rdi+64]; fnstenv [rdi+96]",
+    "fxch st(3); fdecstp; fnsave [rdi+64]",
+    "movq mm1, [rdi]; fnstenv [rdi+64]",
+    "fld st(1); emms; fnstenv [rdi+64]",
 ]
 
 
@@ -103,7 +127,9 @@ def test_what_waits(cpu: BareCpu, waiting: str) -> None:
     assert cpu.run(code(waiting), gpr_at(DATA)).vector == MF
 
 
-@pytest.mark.parametrize("control", [FNINIT, FNCLEX, FNSTSW_AX, FNSTENV, FNSAVE, "d93f", "dd3f", "0fae07", "0fae0f", "dbe0"])
+@pytest.mark.parametrize(
+    "control", [FNINIT, FNCLEX, FNSTSW_AX, FNSTENV, FNSAVE, "d93f", "dd3f", "0fae07", "0fae0f", "dbe0"]
+)
 def test_what_does_not_wait(cpu: BareCpu, control: str) -> None:
     cpu.area[0:4] = struct.pack("<HH", UNMASK_ZERO_DIVIDE, 4)
     assert cpu.run(code(control), gpr_at(DATA)).vector is None
@@ -139,7 +165,9 @@ def _environment(cpu: BareCpu, mode: int, instructions: str) -> bytes:
     return bytes(cpu.ram[0x5000:0x5080])
 
 
-@pytest.mark.parametrize(("mode", "prefix", "at"), [(32, "", CODE), (32, "66", CODE), (16, "", CODE_16), (16, "66", CODE_16)])
+@pytest.mark.parametrize(
+    ("mode", "prefix", "at"), [(32, "", CODE), (32, "66", CODE), (16, "", CODE_16), (16, "66", CODE_16)]
+)
 def test_environment_in_protected_mode(cpu: BareCpu, mode: int, prefix: str, at: int) -> None:
     long = (mode == 32) != bool(prefix)
     env = _environment(cpu, mode, "d907" + prefix + "d937")
@@ -152,6 +180,42 @@ def test_environment_in_protected_mode(cpu: BareCpu, mode: int, prefix: str, at:
         assert (fip, fcs, fdp, fds) == (at & 0xFFFF, selector, 0x5000, 0x10)
         assert env[14:28] == bytes(14)
     assert (fcw, fsw, ftw) == (0x37F, 7 << 11, 0x7FFF)
+
+
+@pytest.mark.parametrize("prefix", ["", "66"])
+def test_environment_in_real_mode(cpu: BareCpu, prefix: str) -> None:
+    """Linear addresses and the opcode, in pieces; and back again."""
+    cpu.ram[REAL_DATA : REAL_DATA + 0x100] = bytes(256)
+    gpr = [0] * 16
+    gpr[RBX] = 0x10
+    # fld dword [bx]; fnstenv [bx+20h]; fldenv [bx+20h]; fnstenv [bx+60h]
+    got = cpu.run(code("d907", prefix, "d97720", prefix, "d96720", prefix, "d97760"), gpr, mode=REAL)
+    assert got.vector is None
+    env = bytes(cpu.ram[REAL_DATA + 0x30 : REAL_DATA + 0x50])
+    if prefix:
+        fcw, fsw, ftw, fip_low, fip_high, fdp_low, fdp_high = struct.unpack_from("<HxxHxxHxxHxxIHxxI", env)
+        assert (fip_low, fip_high) == (CODE_16 & 0xFFFF, (CODE_16 >> 16) << 12 | 0x107)
+        assert (fdp_low, fdp_high) == (REAL_DATA + 0x10, 0)
+    else:
+        fcw, fsw, ftw, fip_low, fip_high, fdp_low, fdp_high = struct.unpack_from("<7H", env)
+        assert (fip_low, fip_high, fdp_low, fdp_high) == (CODE_16, 0x107, REAL_DATA + 0x10, 0)
+    assert (fcw, fsw, ftw) == (0x37F, 7 << 11, 0x7FFF)
+    again = bytes(cpu.ram[REAL_DATA + 0x70 : REAL_DATA + 0x90])
+    assert again[: 28 if prefix else 14] == env[: 28 if prefix else 14]
+
+
+@pytest.mark.parametrize("vex", ["c5f058c1", "c4e27d18c1"])
+def test_vex_in_real_mode_is_undefined(cpu: BareCpu, vex: str) -> None:
+    assert cpu.run(code(vex), mode=REAL).vector == UD
+
+
+def test_sse_in_real_mode(cpu: BareCpu) -> None:
+    cpu.ram[REAL_DATA + 0x10 : REAL_DATA + 0x20] = bytes(range(16))
+    gpr = [0] * 16
+    gpr[RBX] = 0x10
+    assert cpu.run(code("f30f6f0f"), gpr, mode=REAL).area[176:192] == bytes(range(16))
+    gpr[RBX] = 0xFFF8  # past the segment's end
+    assert cpu.run(code("f30f6f0f"), gpr, mode=REAL).vector == GP
 
 
 @pytest.mark.parametrize("prefix", ["", "66"])
@@ -186,8 +250,27 @@ def test_reset_state() -> None:
     assert struct.unpack_from("<I", cpu.area, 24)[0] == 0x1F80
 
 
-@pytest.mark.parametrize("undefined", ["d90f", "db27", "db37", "dd2f", "d9d1", "d9e2", "d9e6", "d9ef", "dae8", "dbe5", "dbf8",
-                                       "ddf0", "ded8", "dfe1", "dff8", "f0d8c0"])
+@pytest.mark.parametrize(
+    "undefined",
+    [
+        "d90f",
+        "db27",
+        "db37",
+        "dd2f",
+        "d9d1",
+        "d9e2",
+        "d9e6",
+        "d9ef",
+        "dae8",
+        "dbe5",
+        "dbf8",
+        "ddf0",
+        "ded8",
+        "dfe1",
+        "dff8",
+        "f0d8c0",
+    ],
+)
 def test_undefined_encodings(cpu: BareCpu, undefined: str) -> None:
     assert cpu.run(code(undefined), gpr_at(DATA)).vector == UD
 

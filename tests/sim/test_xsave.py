@@ -182,10 +182,21 @@ def test_what_the_image_lacks_is_initialised(cpu: BareCpu) -> None:
     assert struct.unpack_from("<I", cpu.area, 24)[0] == 0x1F80
 
 
-@pytest.mark.parametrize(("content", "vector"), [
-    (header(3), None), (header(8), GP), (header(1 << 63), GP), (header(1, 1), GP), (header(1, 0, b"\1" + bytes(47)), GP),
-    (header(1, 0, bytes(47) + b"\1"), None), (header(1, 1 << 63 | 3), None), (header(2, 1 << 63 | 1), GP),
-    (header(0, 1 << 63 | 8), GP), (header(1, 1 << 63 | 3, bytes(47) + b"\1"), GP)])
+@pytest.mark.parametrize(
+    ("content", "vector"),
+    [
+        (header(3), None),
+        (header(8), GP),
+        (header(1 << 63), GP),
+        (header(1, 1), GP),
+        (header(1, 0, b"\1" + bytes(47)), GP),
+        (header(1, 0, bytes(47) + b"\1"), None),
+        (header(1, 1 << 63 | 3), None),
+        (header(2, 1 << 63 | 1), GP),
+        (header(0, 1 << 63 | 8), GP),
+        (header(1, 1 << 63 | 3, bytes(47) + b"\1"), GP),
+    ],
+)
 def test_xrstor_header(cpu: BareCpu, content: bytes, vector: int | None) -> None:
     """Components that XCR0 has not, reserved bytes (24-63 only matter in the compact format)."""
     before = bytes(cpu.area)
@@ -201,8 +212,9 @@ def test_xrstors_takes_the_compact_format_only(cpu: BareCpu) -> None:
     assert run(cpu, XRSTORS) == GP
 
 
-@pytest.mark.parametrize(("value", "vector"),
-                         [(1, None), (3, None), (0, GP), (2, GP), (5, GP), (0x13, GP), (1 << 63 | 1, GP)])
+@pytest.mark.parametrize(
+    ("value", "vector"), [(1, None), (3, None), (0, GP), (2, GP), (5, GP), (0x13, GP), (1 << 63 | 1, GP)]
+)
 def test_xsetbv(cpu: BareCpu, value: int, vector: int | None) -> None:
     gpr = regs(mask=value)
     gpr[RCX] = 0

@@ -15,20 +15,76 @@ from bare_cpu import DATA, DATA_SIZE, RDI, RSP, BareCpu
 
 STATUS = 0x8D5
 NO_EXCEPTION = (1 << 64) - 1
-_F32 = (0, 0x80000000, 0x3F800000, 0xBF800000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001, 0xFFC12345, 1, 0x807FFFFF,
-        0x00800000, 0x7F7FFFFF, 0x40490FDB, 0x4F000000, 0xCF000000, 0x33800000, 0x00400000, 0x1F000000, 0x20000000)
-_F64 = (0, 1 << 63, 0x3FF << 52, 0xBFF << 52, 0x7FF << 52, 0xFFF << 52, 0x7FF8 << 48, (0x7FF << 52) | 1, 0xFFF81234 << 32, 1,
-        0x800FFFFFFFFFFFFF, 1 << 52, 0x7FEFFFFFFFFFFFFF, 0x400921FB54442D18, 0x41E << 52, 0xC1E << 52, 0x3CA << 52,
-        1 << 51, 0x380 << 52, 0x36A << 52, 0x47F << 52, 0x1FF << 52)
-_F80 = (0, 0x3FFF8000000000000000, 0x4000C90FDAA22168C235, 0xBFFF8000000000000000, 0x3FFE8000000000000000,
-        0x40008000000000000000, 0x403E8000000000000000, 0x7FFF8000000000000000, 0xFFFF8000000000000000,
-        0x7FFFC000000000000000)
+_F32 = (
+    0,
+    0x80000000,
+    0x3F800000,
+    0xBF800000,
+    0x7F800000,
+    0xFF800000,
+    0x7FC00000,
+    0x7F800001,
+    0xFFC12345,
+    1,
+    0x807FFFFF,
+    0x00800000,
+    0x7F7FFFFF,
+    0x40490FDB,
+    0x4F000000,
+    0xCF000000,
+    0x33800000,
+    0x00400000,
+    0x1F000000,
+    0x20000000,
+)
+_F64 = (
+    0,
+    1 << 63,
+    0x3FF << 52,
+    0xBFF << 52,
+    0x7FF << 52,
+    0xFFF << 52,
+    0x7FF8 << 48,
+    (0x7FF << 52) | 1,
+    0xFFF81234 << 32,
+    1,
+    0x800FFFFFFFFFFFFF,
+    1 << 52,
+    0x7FEFFFFFFFFFFFFF,
+    0x400921FB54442D18,
+    0x41E << 52,
+    0xC1E << 52,
+    0x3CA << 52,
+    1 << 51,
+    0x380 << 52,
+    0x36A << 52,
+    0x47F << 52,
+    0x1FF << 52,
+)
+_F80 = (
+    0,
+    0x3FFF8000000000000000,
+    0x4000C90FDAA22168C235,
+    0xBFFF8000000000000000,
+    0x3FFE8000000000000000,
+    0x40008000000000000000,
+    0x403E8000000000000000,
+    0x7FFF8000000000000000,
+    0xFFFF8000000000000000,
+    0x7FFFC000000000000000,
+)
 
 
 class _State(ctypes.Structure):
-    _fields_ = (("fx", ctypes.c_uint8 * 1024), ("gpr", ctypes.c_uint64 * 16), ("rflags", ctypes.c_uint64),
-                ("vector", ctypes.c_uint64), ("host_rsp", ctypes.c_uint64), ("code", ctypes.c_uint64),
-                ("wide", ctypes.c_uint64))
+    _fields_ = (
+        ("fx", ctypes.c_uint8 * 1024),
+        ("gpr", ctypes.c_uint64 * 16),
+        ("rflags", ctypes.c_uint64),
+        ("vector", ctypes.c_uint64),
+        ("host_rsp", ctypes.c_uint64),
+        ("code", ctypes.c_uint64),
+        ("wide", ctypes.c_uint64),
+    )
 
 
 def host_flags() -> frozenset[str]:
@@ -95,7 +151,9 @@ def random_st(rng: random.Random) -> bytes:
     if kind < 0.2:
         return rng.randbytes(10)
     if kind < 0.4:
-        return struct.pack("<QH", rng.getrandbits(64) | 1 << 63, 0x3FFF + rng.randrange(-70, 70) | rng.choice((0, 0x8000)))
+        return struct.pack(
+            "<QH", rng.getrandbits(64) | 1 << 63, 0x3FFF + rng.randrange(-70, 70) | rng.choice((0, 0x8000))
+        )
     if kind < 0.5:
         mantissa = rng.choice((0, 1 << 63, 3 << 62, (1 << 63) | 1, 1, 1 << 62, (1 << 64) - 1))
         return struct.pack("<QH", mantissa, rng.choice((0, 0x7FFF, 0xFFFF, 0x8000, 1, 0x7FFE, 0x3FFF, 0xBFFF)))
@@ -172,9 +230,15 @@ def make_cases(templates: list[str], rng: random.Random, where: Path, count: int
             for register in (2, 9):
                 for at in (160 + 16 * register, 576 + 16 * register):
                     four = [rng.randrange(-300, 300) for _ in range(4)]
-                    area[at : at + 16] = struct.pack("<4i", *four) if "erd" in template else struct.pack("<2q", *four[:2])
-        gpr = [rng.choice((rng.getrandbits(64), rng.getrandbits(32), rng.randrange(20), -rng.randrange(20) & (1 << 64) - 1))
-               for _ in range(16)]
+                    area[at : at + 16] = (
+                        struct.pack("<4i", *four) if "erd" in template else struct.pack("<2q", *four[:2])
+                    )
+        gpr = [
+            rng.choice(
+                (rng.getrandbits(64), rng.getrandbits(32), rng.randrange(20), -rng.randrange(20) & (1 << 64) - 1)
+            )
+            for _ in range(16)
+        ]
         gpr[RDI] = rdi
         cases.append(Case(text, code, rdi, bytes(data), bytes(area), gpr, 0x2 | rng.getrandbits(12) & STATUS))
     return cases
@@ -231,6 +295,8 @@ def assert_same(cases: list[Case], cpu: BareCpu, oracle: Oracle) -> None:
     for case in cases:
         found = differences(case, cpu, oracle)
         if found:
-            wrong.append(f"{case.text} ({case.code.hex()}), FCW..FTW {case.area[:5].hex()}, MXCSR "
-                         f"{case.area[24:28][::-1].hex()}, flags {case.rflags:#x}:\n    " + "\n    ".join(found[:6]))
+            wrong.append(
+                f"{case.text} ({case.code.hex()}), FCW..FTW {case.area[:5].hex()}, MXCSR "
+                f"{case.area[24:28][::-1].hex()}, flags {case.rflags:#x}:\n    " + "\n    ".join(found[:6])
+            )
     assert not wrong, f"{len(wrong)} of {len(cases)} differ\n" + "\n".join(wrong[:5])

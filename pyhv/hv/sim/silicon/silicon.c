@@ -43,4 +43,5 @@ static void mmio_forget(Cpu *cpu);
 #include "vec_vex.c"
 #include "vec_vex_fast.c"
 #include "x87.c"
+#include "x87_env.c"
 #include "xsave.c"

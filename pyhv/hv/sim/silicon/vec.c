@@ -106,8 +106,8 @@ void vec_run_fp(Cpu *cpu, const Op *op, const VecStub *stub, VecFrame *frame)
 {
     uint32_t mxcsr = area32(cpu, AREA_MXCSR);
 #if defined(__x86_64__)
-    /* Loading MXCSR costs more than most operations. With the host's own modes, as compilers leave them, it can stay, if
-     * the flags that are set in it already are set for the guest too; flags are the caller's to lose. */
+    /* Loading MXCSR costs more than most operations. With the host's own modes, as compilers leave them, it can stay,
+     * if the flags that are set in it already are set for the guest too; flags are the caller's to lose. */
     if ((mxcsr & ~MXCSR_EXCEPTIONS) == MXCSR_INIT) {
         uint32_t host = __builtin_ia32_stmxcsr();
         if ((host & ~MXCSR_EXCEPTIONS) == MXCSR_INIT && !(host & ~mxcsr)) {

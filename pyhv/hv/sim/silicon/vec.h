@@ -142,8 +142,8 @@ typedef struct VecStub {
 
 /* The stub for `key`, or NULL. */
 VecStub *vec_stub_find(Machine *m, uint64_t key);
-/* Makes it from `size` bytes of code, and its lean form from another `lean_size`, which follow at STUB_MAX_CODE; NULL when
- * the host gives no executable memory. */
+/* Makes it from `size` bytes of code, and its lean form from another `lean_size`, which follow at STUB_MAX_CODE; NULL
+ * when the host gives no executable memory. */
 VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size, unsigned lean_size);
 /* Stub of an SSE or MMX instruction with these fields. */
 VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info);
@@ -231,7 +231,12 @@ static inline bool x87_pending(const Cpu *cpu)
 void x87_update_es(Cpu *cpu);               /* FSW.ES and FSW.B from flags and masks */
 void x87_set_top(Cpu *cpu, unsigned top);   /* changes TOP; the physical registers keep their contents */
 void x87_pending_fault(Cpu *cpu, const Op *op); /* #MF, or its FERR# form, when an exception is pending */
+void x87_available(Cpu *cpu, const Op *op); /* #NM */
 void x87_ready(Cpu *cpu, const Op *op);     /* #NM, then x87_pending_fault */
+const Op *x87_fnstenv(Cpu *cpu, const Op *op); /* x87_env.c */
+const Op *x87_fldenv(Cpu *cpu, const Op *op);
+const Op *x87_fnsave(Cpu *cpu, const Op *op);
+const Op *x87_frstor(Cpu *cpu, const Op *op);
 void x87_init_state(Cpu *cpu);              /* FNINIT */
 uint8_t *mmx_register(Cpu *cpu, unsigned i);/* its 8 bytes in the image */
 void mmx_enter(Cpu *cpu);                   /* TOP = 0, all tags valid */

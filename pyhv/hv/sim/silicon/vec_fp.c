@@ -96,7 +96,8 @@ uint32_t vec_post_exceptions(Cpu *cpu, const Op *op, const VecStub *stub, const 
     };
     rules.fcw = (uint16_t)(0x7F | (rules.narrow_out ? 0 : 0x200) | (mxcsr >> 13 & 3) << 10);
     const uint8_t *a = stub->info.flags & VF_VVVV ? frame->v : area_xmm(cpu, op->reg), *b = frame->b;
-    const unsigned half = convert || !narrow ? 2 : 4, lanes = stub->info.flags & VF_SCALAR ? 1 : stub->wide ? 2 * half : half;
+    const unsigned half = convert || !narrow ? 2 : 4;
+    const unsigned lanes = stub->info.flags & VF_SCALAR ? 1 : stub->wide ? 2 * half : half;
     bool inexact = false;
     for (unsigned i = 0; i < lanes; i++) {
         uint64_t x = vec_lane(a, i, rules.narrow_in), y = vec_lane(b, i, rules.narrow_in);

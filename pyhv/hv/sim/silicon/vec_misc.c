@@ -1,28 +1,11 @@
-/* Vector instructions of a shape of their own: implied addresses, memory ordering, cache control, EMMS, SSE4A fields. */
+/* Vector instructions of a shape of their own: implied addresses, MXCSR, EMMS, SSE4A fields. */
 #include "vec.h"
 
-/* ---- EMMS, FEMMS ---- */
 static const Op *misc_emms(Cpu *cpu, const Op *op)
 {
     mmx_ready(cpu, op);
     x87_set_top(cpu, 0);
     cpu->fpu.area[AREA_FTW] = 0;
-    NEXT;
-}
-
-/* ---- fences, prefetches: memory is in order already ---- */
-static const Op *misc_nothing(Cpu *cpu, const Op *op) { NEXT; }
-
-/* CLFLUSH, CLFLUSHOPT, CLWB: a one-byte load for protection */
-static const Op *misc_cache_line(Cpu *cpu, const Op *op)
-{
-    mem_probe(cpu, op, op_linear(cpu, op, 1, ACC_READ), 1, ACC_READ);
-    NEXT;
-}
-
-static const Op *misc_movnti(Cpu *cpu, const Op *op)
-{
-    vec_write(cpu, op, &cpu->r[op->reg], op->flags & OPF_REXW ? 8 : 4, ALIGN_NO);
     NEXT;
 }
 
@@ -117,7 +100,8 @@ static bool misc_set(Op *op, OpFn *fn, bool defined)
     return defined;
 }
 
-/* Takes what is special: returns true, and `*defined` says whether the instruction exists. */
+/* Takes what is special: returns true, and `*defined` says whether the instruction exists. Fences, prefetches, cache
+ * control and MOVNTI are the integer unit's. */
 bool vec_special(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op, bool *defined)
 {
     const bool mem = insn->has_modrm && insn->mod != 3;
@@ -127,9 +111,6 @@ bool vec_special(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op, bool *defi
     op->reg = insn->reg;
     op->rm = insn->rm;
     switch (insn->opcode) {
-    case 0x0D: case 0x18: /* PREFETCHW, PREFETCHh */
-        *defined = misc_set(op, misc_nothing, mem);
-        return true;
     case 0x77:
         *defined = misc_set(op, misc_emms, prefix == PFX_NONE && vec_guest_has(cpu, ISA_MMX));
         return true;
@@ -138,9 +119,6 @@ bool vec_special(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op, bool *defi
             *defined = misc_set(op, misc_extrq, !mem && digit == 0 && vec_guest_has(cpu, ISA_SSE4A));
         else if (prefix == PFX_F2)
             *defined = misc_set(op, misc_insertq, !mem && vec_guest_has(cpu, ISA_SSE4A));
-        return true;
-    case 0xC3:
-        *defined = misc_set(op, misc_movnti, mem && prefix == PFX_NONE && vec_guest_has(cpu, ISA_SSE2));
         return true;
     case 0xF7:
         if (prefix == PFX_66)
@@ -156,39 +134,10 @@ bool vec_special(Cpu *cpu, const Insn *insn, unsigned prefix, Op *op, bool *defi
     default:
         return false;
     }
-    if (insn->rep == 0xF3 || insn->rep == 0xF2)
-        return true;
-    switch (digit) {
-    case 2:
-    case 3:
+    if (digit == 2 || digit == 3)
         *defined = misc_set(op, digit == 2 ? misc_ldmxcsr : misc_stmxcsr,
-                            mem && !insn->has66 && vec_guest_has(cpu, ISA_SSE));
-        break;
-    case 5:
-        if (!mem) { /* LFENCE */
-            *defined = misc_set(op, misc_nothing, !insn->has66 && vec_guest_has(cpu, ISA_SSE2));
-            break;
-        }
+                            mem && prefix == PFX_NONE && vec_guest_has(cpu, ISA_SSE));
+    else
         *defined = xsave_decode(cpu, insn, op);
-        break;
-    case 6:
-        if (!mem) /* MFENCE */
-            *defined = misc_set(op, misc_nothing, !insn->has66 && vec_guest_has(cpu, ISA_SSE2));
-        else if (insn->has66)
-            *defined = misc_set(op, misc_cache_line, vec_guest_has(cpu, ISA_CLWB));
-        else
-            *defined = xsave_decode(cpu, insn, op);
-        break;
-    case 7:
-        if (!mem) /* SFENCE */
-            *defined = misc_set(op, misc_nothing, !insn->has66 && vec_guest_has(cpu, ISA_MMXEXT));
-        else
-            *defined = misc_set(op, misc_cache_line,
-                                vec_guest_has(cpu, insn->has66 ? ISA_CLFLUSHOPT : ISA_CLFLUSH));
-        break;
-    default: /* 0 FXSAVE, 1 FXRSTOR, 4 XSAVE */
-        *defined = xsave_decode(cpu, insn, op);
-        break;
-    }
     return true;
 }

@@ -1,6 +1,6 @@
 /* Host code for vector and x87 instructions: emitted once, kept for the machine's life. See vec.h for the idea.
  *
- * The calling convention is the System V one. A stub uses only registers that its caller may lose, and leaves the host's
+ * The calling convention is System V's. A stub uses only registers that its caller may lose, and leaves the host's
  * x87 unit empty, its control word and MXCSR as they were. Memory is never writable and executable at once. */
 #include "vec.h"
 
@@ -265,7 +265,8 @@ VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecIn
 }
 
 /* Registers as for SSE, YMM wide; VEX.vvvv is YMM3, the register in an immediate YMM4. */
-static void emit_vex(Emit *e, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide, bool rexw, bool control)
+static void emit_vex(Emit *e, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide, bool rexw,
+                     bool control)
 {
     static const uint8_t pp[4] = {[PFX_NONE] = 0, [PFX_66] = 1, [PFX_F3] = 2, [PFX_F2] = 3};
     const uint32_t f = info->flags;
@@ -370,7 +371,8 @@ VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flag
     if (stub != NULL)
         return stub;
     Emit e = {.n = 0};
-    uint8_t mxcsr = offsetof(X87Frame, host_mxcsr), fcw = offsetof(X87Frame, host_fcw), flags = offsetof(X87Frame, rflags);
+    const uint8_t mxcsr = offsetof(X87Frame, host_mxcsr), fcw = offsetof(X87Frame, host_fcw);
+    const uint8_t flags = offsetof(X87Frame, rflags);
     EMIT(&e, "\x0F\xAE\x5E"); emit_byte(&e, mxcsr);         /* stmxcsr [rsi+..] */
     EMIT(&e, "\xD9\x7E"); emit_byte(&e, fcw);               /* fnstcw [rsi+..] */
     EMIT(&e, "\x48\x0F\xAE\x0F");                           /* fxrstor64 [rdi] */
@@ -393,10 +395,17 @@ VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flag
 
 #else /* a host of another architecture has no unit to run them on */
 
-VecStub *vec_stub_add(Machine *m, uint64_t key, const uint8_t *code, unsigned size, unsigned lean_size) { return NULL; }
 VecStub *vec_stub_sse(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info) { return NULL; }
-VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide) { return NULL; }
-VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flags, bool writes_flags) { return NULL; }
+
+VecStub *vec_stub_vex(Machine *m, const Insn *insn, unsigned prefix, const VecInfo *info, bool wide)
+{
+    return NULL;
+}
+
+VecStub *vec_stub_x87(Machine *m, uint8_t opcode, uint8_t modrm, bool reads_flags, bool writes_flags)
+{
+    return NULL;
+}
 
 void vec_machine_free(Machine *m)
 {

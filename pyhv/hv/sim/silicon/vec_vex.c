@@ -11,7 +11,8 @@ static const Op *vex_op_stub(Cpu *cpu, const Op *op);
 #define L256 VF_L256
 #define V_ VF_VVVV
 static const struct { uint8_t map, prefix, opcode; VecInfo info; } vex_added[] = {
-    {2, PFX_66, 0x0C, {ISA_AVX, OPND_X, OPND_X, 16, V_ | VF_W0}}, {2, PFX_66, 0x0D, {ISA_AVX, OPND_X, OPND_X, 16, V_ | VF_W0}},
+    {2, PFX_66, 0x0C, {ISA_AVX, OPND_X, OPND_X, 16, V_ | VF_W0}},
+    {2, PFX_66, 0x0D, {ISA_AVX, OPND_X, OPND_X, 16, V_ | VF_W0}},
     {2, PFX_66, 0x0E, {ISA_AVX, OPND_X, OPND_X, 16, VF_NO_DEST | VF_EFLAGS | VF_W0}},
     {2, PFX_66, 0x0F, {ISA_AVX, OPND_X, OPND_X, 16, VF_NO_DEST | VF_EFLAGS | VF_W0}},
     {2, PFX_66, 0x13, {ISA_F16C, OPND_X, OPND_X, 8, VF_FP | VF_W0}},
@@ -20,14 +21,19 @@ static const struct { uint8_t map, prefix, opcode; VecInfo info; } vex_added[] =
     {2, PFX_66, 0x19, {ISA_AVX, OPND_X, OPND_X, 8, VF_FIXED | L256 | VF_W0 | VF_REG_AVX2}},
     {2, PFX_66, 0x1A, {ISA_AVX, OPND_X, OPND_X, 16, VF_FIXED | L256 | VF_W0 | VF_MEM_ONLY}},
     {2, PFX_66, 0x36, {ISA_AVX2, OPND_X, OPND_X, 16, V_ | L256 | VF_W0}},
-    {2, PFX_66, 0x45, {ISA_AVX2, OPND_X, OPND_X, 16, V_ | VF_ENCODE_W}}, {2, PFX_66, 0x46, {ISA_AVX2, OPND_X, OPND_X, 16, V_ | VF_W0}},
+    {2, PFX_66, 0x45, {ISA_AVX2, OPND_X, OPND_X, 16, V_ | VF_ENCODE_W}},
+    {2, PFX_66, 0x46, {ISA_AVX2, OPND_X, OPND_X, 16, V_ | VF_W0}},
     {2, PFX_66, 0x47, {ISA_AVX2, OPND_X, OPND_X, 16, V_ | VF_ENCODE_W}},
-    {2, PFX_66, 0x58, {ISA_AVX2, OPND_X, OPND_X, 4, VF_FIXED | VF_W0}}, {2, PFX_66, 0x59, {ISA_AVX2, OPND_X, OPND_X, 8, VF_FIXED | VF_W0}},
+    {2, PFX_66, 0x58, {ISA_AVX2, OPND_X, OPND_X, 4, VF_FIXED | VF_W0}},
+    {2, PFX_66, 0x59, {ISA_AVX2, OPND_X, OPND_X, 8, VF_FIXED | VF_W0}},
     {2, PFX_66, 0x5A, {ISA_AVX2, OPND_X, OPND_X, 16, VF_FIXED | L256 | VF_W0 | VF_MEM_ONLY}},
-    {2, PFX_66, 0x78, {ISA_AVX2, OPND_X, OPND_X, 1, VF_FIXED | VF_W0}}, {2, PFX_66, 0x79, {ISA_AVX2, OPND_X, OPND_X, 2, VF_FIXED | VF_W0}},
-    {3, PFX_66, 0x00, {ISA_AVX2, OPND_X, OPND_X, 16, L256 | VF_W1}}, {3, PFX_66, 0x01, {ISA_AVX2, OPND_X, OPND_X, 16, L256 | VF_W1}},
+    {2, PFX_66, 0x78, {ISA_AVX2, OPND_X, OPND_X, 1, VF_FIXED | VF_W0}},
+    {2, PFX_66, 0x79, {ISA_AVX2, OPND_X, OPND_X, 2, VF_FIXED | VF_W0}},
+    {3, PFX_66, 0x00, {ISA_AVX2, OPND_X, OPND_X, 16, L256 | VF_W1}},
+    {3, PFX_66, 0x01, {ISA_AVX2, OPND_X, OPND_X, 16, L256 | VF_W1}},
     {3, PFX_66, 0x02, {ISA_AVX2, OPND_X, OPND_X, 16, V_ | VF_W0}},
-    {3, PFX_66, 0x04, {ISA_AVX, OPND_X, OPND_X, 16, VF_W0}}, {3, PFX_66, 0x05, {ISA_AVX, OPND_X, OPND_X, 16, VF_W0}},
+    {3, PFX_66, 0x04, {ISA_AVX, OPND_X, OPND_X, 16, VF_W0}},
+    {3, PFX_66, 0x05, {ISA_AVX, OPND_X, OPND_X, 16, VF_W0}},
     {3, PFX_66, 0x06, {ISA_AVX, OPND_X, OPND_X, 16, V_ | L256 | VF_W0}},
     {3, PFX_66, 0x18, {ISA_AVX, OPND_X, OPND_X, 16, V_ | VF_FIXED | L256 | VF_W0}},
     {3, PFX_66, 0x19, {ISA_AVX, OPND_X, OPND_X, 16, VF_DEST_RM | VF_FIXED | L256 | VF_W0}},
@@ -85,7 +91,8 @@ static bool vex_narrow(unsigned map, unsigned prefix, unsigned o)
         return VEX_IN(o, 0x13, 0x17, 0x6E, 0x7E, 0xC4, 0xC5, 0xD6);
     case 2: return o == 0x41 || o == 0xDB;
     default:
-        return (o >= 0x14 && o <= 0x17) || (o >= 0x20 && o <= 0x22) || o == 0x41 || (o >= 0x60 && o <= 0x63) || o == 0xDF;
+        return (o >= 0x14 && o <= 0x17) || (o >= 0x20 && o <= 0x22) || o == 0x41 || (o >= 0x60 && o <= 0x63) ||
+               o == 0xDF;
     }
 }
 
