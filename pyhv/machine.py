@@ -126,7 +126,8 @@ class Machine:
         known = set(field_names(cls)) - {"devices"}
         for key in document:
             if key not in known:
-                raise ConfigError(f"{key}: not a field of a machine; there are {', '.join(sorted(known))}")
+                shown = key if key.isidentifier() else repr(key)
+                raise ConfigError(f"{shown}: not a field of a machine; there are {', '.join(sorted(known))}")
         if "kernel" not in document:
             raise ConfigError("kernel: missing; a machine needs an image to boot")
         return cls(**document)
