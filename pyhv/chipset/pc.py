@@ -106,7 +106,7 @@ class Pc:
         defer("rtc", self._build_rtc, (layout.RTC_BASE, 2))
         defer("acpi power management", self._build_acpi_pm, (layout.PM1_EVENT_PORT, 12))
         defer("i8042", self._build_i8042, (layout.I8042_DATA, 1), (layout.I8042_COMMAND, 1))
-        defer("reset control", self._build_reset_control, (layout.RESET_CONTROL_PORT, 1), (layout.PORT_92, 1))
+        defer("reset control", self._build_reset_control, (layout.RESET_CONTROL_PORT - 1, 4), (layout.PORT_92, 1))
         defer("pvpanic", self._build_pvpanic, (layout.PVPANIC_PORT, 1))
         defer("bochs console", self._build_bochs_console, (layout.BOCHS_CONSOLE_PORT, 1))
         defer("post code", self._build_post, (layout.POST_PORT, 1), (layout.DELAY_PORT, 1))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 SYSTEM_RESET, RESET_CPU, FULL_RESET = 2, 4, 8
 FAST_RESET, A20 = 1, 2
+CONFIG_ADDRESS_PORT = 0xCF8
+"""Wider accesses here belong to PCI's configuration mechanism, which this machine lacks: they never reset it."""
+RESET_BYTE = (RESET_CONTROL_PORT - CONFIG_ADDRESS_PORT, 1)
 
 
 class ResetControl:
@@ -27,13 +30,21 @@ class ResetControl:
 
     def attach(self, ports: AddressSpace, memory: AddressSpace) -> None:
         """Claim both ports."""
-        ports.map(RESET_CONTROL_PORT, 1, IoFunctions(self.read_control, self.write_control), "reset control", width=1)
+        window = IoFunctions(self._read_window, self._write_window)
+        ports.map(CONFIG_ADDRESS_PORT, 4, window, "reset control", width=4)
         ports.map(PORT_92, 1, IoFunctions(self._read_92, self._write_92), "port 92", width=1)
 
     def reset(self) -> None:
         """The state after a reset: A20 open."""
         self._register = 0
         self._port_92 = A20
+
+    def _read_window(self, offset: int, size: int) -> int:
+        return self.read_control(0, 1) if (offset, size) == RESET_BYTE else (1 << 8 * size) - 1
+
+    def _write_window(self, offset: int, size: int, value: int) -> None:
+        if (offset, size) == RESET_BYTE:
+            self.write_control(0, 1, value)
 
     def read_control(self, offset: int, size: int) -> int:
         """The kind of reset that was chosen; RESET_CPU reads 0."""

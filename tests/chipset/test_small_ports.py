@@ -70,6 +70,15 @@ def test_reset_control_register(control, value, resets):
     assert spaces.inp(0xCF9) == value & 0x0A
 
 
+@pytest.mark.parametrize(("port", "size"), [(0xCF8, 4), (0xCF8, 2), (0xCFA, 1)])
+def test_pci_configuration_addresses_do_not_reset(control, port, size):
+    """0x80000400 is the address of device 0, function 4: its second byte is what resets when it is written alone."""
+    spaces = Spaces(ResetControl(control=control))
+    spaces.out(port, 0x80000400 & (1 << 8 * size) - 1, size)
+    assert control.calls == []
+    assert spaces.inp(port, size) == (1 << 8 * size) - 1
+
+
 def test_port_92_resets_on_the_rising_bit_and_keeps_a20(control):
     device = ResetControl(control=control)
     spaces = Spaces(device)
