@@ -14,6 +14,8 @@ TSC_HZ = 1_000_000_000
 TICKS_PER_INSTRUCTION = 32
 """31.25 million instructions a virtual second: delay loops and timer ticks do not dominate a boot."""
 APIC_HZ = 1_000_000_000
+DEVICE_TICKS = 1_000
+"""What an access to a device takes: a microsecond, as on an ISA bus. Loops that poll a timer come to their end sooner."""
 WALL_START_NS = 1_767_225_600 * 1_000_000_000
 """Midnight of 2026-01-01 UTC, unless told otherwise: runs do not depend on when they happen."""
 

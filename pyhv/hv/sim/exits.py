@@ -74,6 +74,7 @@ def _redeliver(vcpu: SimVcpu, interrupted: int) -> None:
 
 def _pio(vcpu: SimVcpu) -> Exit | None:
     quad = vcpu.vmcb.quad
+    vcpu.vm.charge()
     info = quad[_INFO1]
     port, size = info >> 16 & 0xFFFF, info >> 4 & 7
     if info & v.IOIO_STR:
@@ -122,6 +123,7 @@ def _nested_fault(vcpu: SimVcpu) -> Exit | None:
     address = quad[_INFO2]
     if access.valid and not quad[_INFO1] & v.NPF_FETCH:
         size = access.size
+        vcpu.vm.charge()
         if access.write:
             lib.sim_access_done(vcpu.native, 0)
             vcpu.unfinished = True

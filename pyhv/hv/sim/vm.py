@@ -10,7 +10,7 @@ from threading import get_ident
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
 from pyhv.hv.sim import msrs
-from pyhv.hv.sim.clock import APIC_HZ, TICKS_PER_INSTRUCTION, TSC_HZ, VirtualClock
+from pyhv.hv.sim.clock import APIC_HZ, DEVICE_TICKS, TICKS_PER_INSTRUCTION, TSC_HZ, VirtualClock
 from pyhv.hv.sim.frames import WINDOW, HostMemory
 from pyhv.hv.sim.native import ffi, lib
 from pyhv.hv.sim.npt import NestedTables
@@ -60,6 +60,7 @@ class SimVm:
         self.takes_turns = config.vcpus > 1
         self.native: Any = None
         self._now = 0
+        self._charged = False
         self._dirty: dict[int, bytearray] = {}
         self._open_bus = 0
         self._final: tuple[int, dict[str, int]] | None = None
@@ -265,9 +266,16 @@ class SimVm:
 
     def enter(self, vcpu: SimVcpu) -> int:
         """Bring a CPU's clock to the machine's before it runs; the machine's time."""
-        if self.takes_turns:
+        if self.takes_turns or self._charged:
+            self._charged = False
             lib.sim_idle_to(vcpu.native, self._now)
         return self._now
+
+    def charge(self) -> None:
+        """A device is accessed, which takes time."""
+        self._now += DEVICE_TICKS
+        self._charged = True
+        self.clock.advance_to(self._now)
 
     def leave(self, tsc: int, before: int) -> int:
         """A CPU has run to `tsc`: let the machine's time follow; instructions that it retired."""

@@ -204,7 +204,7 @@ struct SimCpu {
     uint64_t run_end;          /* icount at which the caller's budget ends */
     int64_t step_hold;         /* budget kept back while a single instruction runs */
     uint64_t start_vmrun;      /* sim_vmrun: VMCB to enter */
-    uint8_t start_pending, event_taken, step_shadow, debug_first, told_another;
+    uint8_t start_pending, event_taken, step_shadow, debug_first, told_another, nested_faults;
     uint64_t jump_cs_base;
     uint32_t jump_cs_limit;
 

@@ -178,6 +178,10 @@ static _Noreturn void shut_down(Cpu *cpu)
 static void take_exception(Cpu *cpu)
 {
     PendingException e = cpu->exc;
+    if (!cpu->svm.delivering)
+        cpu->nested_faults = 0;
+    else if (++cpu->nested_faults > 64) /* benign faults in each other's delivery (#AC in #AC): a CPU would hang here */
+        shut_down(cpu);
     if (cpu->svm.delivering) {
         u64 first = cpu->svm.exitintinfo;
         unsigned v1 = first & 0xFF, t1 = first >> 8 & 7;
