@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from pyhv.errors import HostError
+from pyhv.errors import CapabilityMissing, HostError
 from pyhv.hv.select import select
 
 pytest_plugins = ["pytester"]
@@ -74,39 +75,56 @@ def test_hello(vm, vm_backend):
 """)
     there = [has("kvm"), has("sim"), has("kvm", "amd-v")]
     result.assert_outcomes(passed=there.count(True), skipped=there.count(False))
-    if not there[1]:
-        result.stdout.fnmatch_lines(["SKIPPED*backend sim: the simulated machine is not*"])
     if there[0] and not there[2]:
         result.stdout.fnmatch_lines(["SKIPPED*backend amd-v: *SVM*"])
 
 
-@pytest.mark.parametrize("demand", ["sim", "amd-v"])
-def test_a_required_backend_that_is_missing_is_an_error(run, demand):
-    if has("sim") if demand == "sim" else has("kvm", "amd-v"):
-        pytest.skip(f"this host has {demand}")
-    result = run(
-        f"""
-@pytest.mark.vm(kernel=GUESTS + "/hello.elf", backends=[{demand!r}])
-def test_hello(vm):
-    pass
-""",
-        "--pyhv-require",
-        demand,
-    )
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines([f"backend {demand} is required*"])
+@pytest.fixture
+def lacks(monkeypatch):
+    """Makes this host lack some of kvm, sim and amd-v."""
+    machines = import_module("pyhv.testing.machines")  # not the package's attribute: pytester drops modules behind it
+
+    def lacks(*missing):
+        def pick(backend="auto", require=()):
+            for name in (backend, *require):
+                if name in missing:
+                    raise CapabilityMissing(f"this host has no {name}")
+            return select(backend, [name for name in require if name != "amd-v"])
+
+        monkeypatch.setattr(machines, "select", pick)
+
+    return lacks
 
 
-def test_the_automatic_backend_must_be_what_is_required(run):
-    if has("auto", "amd-v"):
-        pytest.skip("this host has AMD-V")
-    source = """
-@pytest.mark.vm(kernel=GUESTS + "/hello.elf")
+NAMED = """
+@pytest.mark.vm(kernel=GUESTS + "/hello.elf", timeout=60, backends=[{!r}])
 def test_hello(vm):
     vm.wait().check()
 """
-    run(source, "--pyhv-require", "amd-v").assert_outcomes(errors=1)
-    run(source).assert_outcomes(passed=1)
+AUTOMATIC = """
+@pytest.mark.vm(kernel=GUESTS + "/hello.elf", timeout=60)
+def test_hello(vm):
+    vm.wait().check()
+"""
+
+
+@pytest.mark.parametrize("name", ["kvm", "sim", "amd-v"])
+def test_a_missing_backend_is_a_skip_or_where_it_is_required_an_error(run, lacks, name):
+    lacks(name)
+    skipped = run(NAMED.format(name))
+    skipped.assert_outcomes(skipped=1)
+    skipped.stdout.fnmatch_lines([f"SKIPPED*backend {name}: this host has no {name}"])
+    required = run(NAMED.format(name), "--pyhv-require", name)
+    required.assert_outcomes(errors=1)
+    required.stdout.fnmatch_lines([f"backend {name} is required (--pyhv-require): this host has no {name}"])
+
+
+def test_what_is_required_is_required_of_kvm_and_of_the_automatic_choice_only(run, lacks):
+    lacks("amd-v")
+    run(AUTOMATIC).assert_outcomes(passed=1)
+    run(AUTOMATIC, "--pyhv-require", "amd-v").assert_outcomes(errors=1)
+    run(NAMED.format("kvm"), "--pyhv-require", "amd-v").assert_outcomes(errors=1)
+    run(NAMED.format("sim"), "--pyhv-require", "amd-v").assert_outcomes(passed=has("sim"), skipped=1 - has("sim"))
 
 
 def test_backends_from_the_command_line(run):
