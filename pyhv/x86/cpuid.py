@@ -7,21 +7,47 @@ from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError
-from pyhv.x86.cpu_models import MODELS
-from pyhv.x86.cpuid_features import FEATURES, canonical, dependants
 from pyhv.x86.registers import CpuidEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pyhv.x86.cpu_models import CpuModel
-
-TEMPLATES = ("host", "max", *MODELS)
 _KEPT = frozenset({"hypervisor", "x2apic", "tsc_deadline_timer", "ht", "cmp_legacy", "topoext"})
 """Features that come from the machine and not from a CPU model."""
 _NEED_APIC_IN_BACKEND = ("x2apic", "tsc_deadline_timer", "kvm_pv_eoi", "kvm_pv_unhalt", "kvm_pv_ipi", "kvm_asyncpf_int")
 _DYNAMIC = ("osxsave", "ospke")
 """Bits that follow CR4 while the guest runs."""
+_OWN: dict[str, tuple[int, int | None, str, int]] = {
+    "x2apic": (1, None, "ecx", 21),
+    "tsc_deadline_timer": (1, None, "ecx", 24),
+    "xsave": (1, None, "ecx", 26),
+    "osxsave": (1, None, "ecx", 27),
+    "hypervisor": (1, None, "ecx", 31),
+    "ht": (1, None, "edx", 28),
+    "ospke": (7, 0, "ecx", 4),
+    "cmp_legacy": (0x8000_0001, None, "ecx", 1),
+    "svm": (0x8000_0001, None, "ecx", 2),
+    "topoext": (0x8000_0001, None, "ecx", 22),
+}
+"""Where the features are that every template sets or asks for: the whole table is imported for others only."""
+
+
+def templates() -> tuple[str, ...]:
+    """The names of the CPU templates."""
+    from pyhv.x86.cpu_models import MODELS
+
+    return ("host", "max", *MODELS)
+
+
+def _place(name: str) -> tuple[int, int | None, str, int]:
+    """Function, sub-leaf, register and bit of a feature."""
+    own = _OWN.get(name)
+    if own is not None:
+        return own
+    from pyhv.x86.cpuid_features import FEATURES
+
+    f = FEATURES[name]
+    return f.function, f.subleaf, f.register, f.bit
 
 
 class _Table:
@@ -43,19 +69,19 @@ class _Table:
             del self.leaves[key]
 
     def has(self, name: str) -> bool:
-        f = FEATURES[name]
-        leaf = self.leaves.get((f.function, f.subleaf))
-        return leaf is not None and bool(leaf[f.register] >> f.bit & 1)
+        function, subleaf, register, bit = _place(name)
+        leaf = self.leaves.get((function, subleaf))
+        return leaf is not None and bool(leaf[register] >> bit & 1)
 
     def set(self, name: str, on: bool) -> None:
-        f = FEATURES[name]
-        leaf = self.leaves.get((f.function, f.subleaf))
+        function, subleaf, register, bit = _place(name)
+        leaf = self.leaves.get((function, subleaf))
         if leaf is None:
             if not on:
                 return
-            self.put(f.function, f.subleaf)
-            leaf = self.leaves[(f.function, f.subleaf)]
-        leaf[f.register] = leaf[f.register] & ~(1 << f.bit) | int(on) << f.bit
+            self.put(function, subleaf)
+            leaf = self.leaves[(function, subleaf)]
+        leaf[register] = leaf[register] & ~(1 << bit) | int(on) << bit
 
     def entries(self) -> list[CpuidEntry]:
         order = sorted(self.leaves, key=lambda key: (key[0], -1 if key[1] is None else key[1]))
@@ -75,26 +101,22 @@ def build(
 ) -> list[CpuidEntry]:
     """A vCPU's CPUID.
 
-    - `template`: one of TEMPLATES. "host" is all that the backend supports, "max" also what it only emulates.
+    - `template`: one of `templates()`. "host" is all that the backend supports, "max" also what it only emulates.
     - `features`: "+name" and "-name", applied in turn. What is added must be supported or emulated.
     - `apic_id`, `vcpus`: one package of `vcpus` cores, one thread each, APIC ids from 0 upwards.
     - `tsc_deadline`: whether the backend's local APIC timer has the TSC-deadline mode.
 
     Raises ConfigError for a name that does not exist, CapabilityMissing for a feature that the backend lacks.
     """
-    table, offered, software = _Table(supported), _Table(supported), _Table(emulated)
-    for name in FEATURES if emulated else ():
-        if software.has(name):
-            offered.set(name, True)
-            if template == "max":
-                table.set(name, True)
+    table = _Table(supported)
+    offered = _offered(supported, emulated) if emulated or features else table
+    if template == "max" and emulated:
+        table = _Table(offered.entries())
     if in_backend_apic and tsc_deadline:
         table.set("tsc_deadline_timer", True)
         offered.set("tsc_deadline_timer", True)
-    if template in MODELS:
-        _apply_model(table, template, MODELS[template])
-    elif template not in TEMPLATES:
-        raise ConfigError(f"cpu: {template!r} is not one of {', '.join(TEMPLATES)}")
+    if template not in ("host", "max"):
+        _apply_model(table, template)
     table.set("hypervisor", True)
     if not in_backend_apic:
         for name in _NEED_APIC_IN_BACKEND:
@@ -108,8 +130,21 @@ def build(
     return table.entries()
 
 
+def _offered(supported: Iterable[CpuidEntry], emulated: Iterable[CpuidEntry]) -> _Table:
+    """What may be asked for: also what is only emulated."""
+    from pyhv.x86.cpuid_features import FEATURES
+
+    offered, software = _Table(supported), _Table(emulated)
+    for name in FEATURES:
+        if software.has(name):
+            offered.set(name, True)
+    return offered
+
+
 def parse_feature(change: str) -> tuple[str, bool]:
     """(name, added?) of "+name" or "-name". Raises ConfigError."""
+    from pyhv.x86.cpuid_features import FEATURES, canonical
+
     sign, name = change[:1], canonical(change[1:])
     if sign not in ("+", "-"):
         raise ConfigError(f"features: {change!r}: write +name to add one, -name to mask one")
@@ -123,11 +158,15 @@ def parse_feature(change: str) -> tuple[str, bool]:
 
 def feature_names(entries: Sequence[CpuidEntry]) -> list[str]:
     """The names of the features that these entries show."""
+    from pyhv.x86.cpuid_features import FEATURES
+
     table = _Table(entries)
     return [name for name in FEATURES if table.has(name)]
 
 
 def _apply_change(table: _Table, offered: _Table, change: str) -> None:
+    from pyhv.x86.cpuid_features import dependants
+
     name, added = parse_feature(change)
     if not added:
         for dependant in dependants(name):
@@ -138,7 +177,13 @@ def _apply_change(table: _Table, offered: _Table, change: str) -> None:
         raise CapabilityMissing(f"features: {change!r}: this backend does not have it")
 
 
-def _apply_model(table: _Table, name: str, model: CpuModel) -> None:
+def _apply_model(table: _Table, name: str) -> None:
+    from pyhv.x86.cpu_models import MODELS
+    from pyhv.x86.cpuid_features import FEATURES
+
+    model = MODELS.get(name)
+    if model is None:
+        raise ConfigError(f"cpu: {name!r} is not one of {', '.join(templates())}")
     missing = sorted(feature for feature in model.features if not table.has(feature))
     if missing:
         raise CapabilityMissing(f"cpu {name}: this backend lacks {', '.join(missing)}")

@@ -205,3 +205,13 @@ def test_entries_are_sorted_and_unique() -> None:
     entries = cpuid.build("host", EVERYTHING, vcpus=4)
     keys = [(e.function, -1 if e.index is None else e.index) for e in entries]
     assert keys == sorted(set(keys))
+
+
+def test_the_features_that_templates_set_are_where_the_table_says() -> None:
+    for name, place in cpuid._OWN.items():
+        f = FEATURES[name]
+        assert place == (f.function, f.subleaf, f.register, f.bit)
+
+
+def test_templates_are_the_hosts_and_the_models() -> None:
+    assert cpuid.templates() == ("host", "max", *MODELS)

@@ -58,19 +58,24 @@ def cpu_identity() -> tuple[str, str]:
     return vendor, hardware
 
 
+def module_name(root: str = "/sys/module") -> str:
+    """The module that implements KVM, "" where none is loaded."""
+    for preferred in ("kvm_amd", "kvm_intel"):
+        if os.path.isdir(f"{root}/{preferred}"):
+            return preferred
+    try:
+        return min((entry for entry in os.listdir(root) if entry.startswith("kvm_")), default="")
+    except OSError:
+        return ""
+
+
 def loaded_module(root: str = "/sys/module") -> tuple[str, dict[str, str]]:
     """The module that implements KVM, and its parameters."""
-    try:
-        names = sorted(entry for entry in os.listdir(root) if entry.startswith("kvm_"))
-    except OSError:
-        return "", {}
-    for preferred in ("kvm_amd", "kvm_intel"):
-        if preferred in names:
-            names = [preferred]
-    if not names:
+    name = module_name(root)
+    if not name:
         return "", {}
     parameters: dict[str, str] = {}
-    directory = f"{root}/{names[0]}/parameters"
+    directory = f"{root}/{name}/parameters"
     try:
         entries = sorted(os.listdir(directory))
     except OSError:
@@ -81,7 +86,7 @@ def loaded_module(root: str = "/sys/module") -> tuple[str, dict[str, str]]:
                 parameters[entry] = file.read().strip()
         except OSError:
             continue
-    return names[0], parameters
+    return name, parameters
 
 
 def explain(code: int, vendor: str, hardware: str, device: str = DEVICE) -> str:

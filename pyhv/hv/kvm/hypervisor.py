@@ -61,7 +61,7 @@ class KvmHypervisor:
     @lazy
     def module(self) -> str:
         """The kernel module that implements KVM here."""
-        return host.loaded_module()[0]
+        return host.module_name()
 
     @lazy
     def capabilities(self) -> Capabilities:

@@ -125,10 +125,10 @@ class Interrupts:
 
     def avic(self) -> tuple[bool | None, str]:
         """See `pyhv.hv.api.VmHandle.avic`."""
-        module, parameters = host.loaded_module()
+        module = self._vm.hypervisor.module
         if module != "kvm_amd":
             return False, f"KVM here is {module or 'built in'}, not kvm_amd"
-        value = parameters.get("avic")
+        value = host.loaded_module()[1].get("avic")
         if value is None:
             return None, "kvm_amd does not show its avic parameter"
         if value not in ("Y", "1"):
