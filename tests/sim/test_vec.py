@@ -283,3 +283,20 @@ def test_state_of_the_host_is_left_alone(cpu: BareCpu) -> None:
         cpu.run(bytes.fromhex(code))
     one = 1.0
     assert one / 3.0 == third
+
+
+def test_any_image_is_safe(cpu: BareCpu) -> None:
+    """The host may load any bytes as x87 and vector state (a snapshot, a debugger): the units run on."""
+    rng = random.Random(12)
+    code = bytes.fromhex(
+        "d9e8 dec1 dd1f dfe0 0f58c1 f20f5ec1 0ffcc1 660f3a63c10c 0f77 0fae5710 dd3f 480fae8700040000 0fae1f 660fd7c1"
+    )
+    area = bytes(cpu.area)
+    for _ in range(300):
+        cpu.area[:] = rng.randbytes(4096)
+        got = cpu.run(code, at(DATA))
+        assert got.vector in (None, UD, GP, MF, XF)
+    cpu.area[:] = area
+    cpu.area[160:192] = struct.pack("<8f", *range(8))
+    got = cpu.run(bytes.fromhex(ADDPS))
+    assert struct.unpack_from("<4f", got.area, 160) == (4, 6, 8, 10)
