@@ -330,6 +330,8 @@ static const Op *vex_op_gather(Cpu *cpu, const Op *op)
             offset = (uint32_t)offset;
         mem_read(cpu, op, seg_linear(cpu, op, op->seg, offset, element, ACC_READ), value + i * element, element);
         memset(m, 0, element);
+        if (cpu->mmio_have) /* being restarted for a device's answers: it must go the same way again */
+            continue;
         vex_put(cpu, op->reg, value);
         vex_put(cpu, vex_vvvv(op), mask);
     }
