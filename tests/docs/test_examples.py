@@ -22,7 +22,8 @@ ENVIRONMENT = {
 def missing(need: str) -> bool:
     """Whether this host lacks what a block needs."""
     if need == "kernels":
-        return not any((ROOT / "build" / "kernels").glob("cloud/vmlinuz*"))
+        kernels = ROOT / "build" / "kernels"
+        return not all((kernels / name).exists() for name in ("cloud/vmlinuz", "busybox-initramfs.cpio.gz"))
     try:
         select("kvm" if need in ("kvm", "amd-v") else need, ("amd-v",) if need == "amd-v" else ())
     except HostError:
