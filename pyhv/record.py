@@ -71,39 +71,30 @@ else:
         return _build(cls, frozen, init)
 
 
-def _build(cls: "type[Any]", frozen: bool, init: bool) -> "type[Any]":
-    names = tuple(
-        name for name, kind in cls.__dict__.get("__annotations__", {}).items() if not str(kind).startswith(_CLASS_VARS)
-    )
-    namespace = {
-        key: value for key, value in cls.__dict__.items() if key not in names and key not in ("__dict__", "__weakref__")
-    }
-    defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
-    namespace["__slots__"] = names
-    namespace["__record_fields__"] = names
-    namespace["__record_defaults__"] = defaults
-    namespace["__record_count__"] = 0
-    namespace["__match_args__"] = names
-    if init:
-        namespace["__init__"] = _first_init
-    namespace.setdefault("__repr__", _repr)
-    if "__eq__" not in namespace:
-        namespace["__eq__"] = _eq
-        namespace["__hash__"] = _hash if frozen else None
-    if frozen:
-        namespace["__setattr__"] = _refuse_setattr
-        namespace["__delattr__"] = _refuse_delattr
-        namespace["__getstate__"] = _get_state
-        namespace["__setstate__"] = _set_state
-    made: type[Any] = type.__new__(type(cls), cls.__name__, cls.__bases__, namespace)
-    return made
-
-
 _CLASS_VARS = ("ClassVar", "typing.ClassVar")
 
 
-COMPILE_AFTER = 16
+def _build(cls: "type[Any]", frozen: bool, init: bool) -> "type[Any]":
+    found = cls.__dict__
+    names = tuple(
+        name for name, kind in found.get("__annotations__", {}).items() if not str(kind).startswith(_CLASS_VARS)
+    )
+    namespace = {key: value for key, value in found.items() if key not in names}
+    namespace.pop("__dict__", None)
+    namespace.pop("__weakref__", None)
+    namespace["__slots__"] = namespace["__match_args__"] = namespace["__record_fields__"] = names
+    namespace["__record_defaults__"] = {name: found[name] for name in names if name in found}
+    if init:
+        namespace["__init__"] = _first_init
+    base: Any = _FrozenRecord if frozen else _Record
+    made: type[Any] = type.__new__(type(cls), cls.__name__, (base, *cls.__bases__[:-1]), namespace)
+    return made
+
+
+COMPILE_AFTER = 100
 """Instances of a class before its `__init__` is compiled: most classes never have as many."""
+
+_instances: "dict[type[Any], int]" = {}
 
 
 def _first_init(self: "Any", *args: "Any", **kwargs: "Any") -> None:
@@ -111,9 +102,9 @@ def _first_init(self: "Any", *args: "Any", **kwargs: "Any") -> None:
     cls = type(self)
     while cls.__dict__.get("__init__") is not _first_init:
         cls = cls.__mro__[1]
-    cls.__record_count__ += 1
+    count = _instances[cls] = _instances.get(cls, 0) + 1
     names = cls.__record_fields__
-    if cls.__record_count__ > COMPILE_AFTER or len(args) > len(names):
+    if count > COMPILE_AFTER or len(args) > len(names):
         cls.__init__ = _make_init(cls)
         cls.__init__(self, *args, **kwargs)
         return
@@ -138,7 +129,7 @@ def _first_init(self: "Any", *args: "Any", **kwargs: "Any") -> None:
 
 
 def _make_init(cls: "type[Any]") -> "Callable[..., None]":
-    frozen = cls.__dict__.get("__setattr__") is _refuse_setattr
+    frozen = issubclass(cls, _FrozenRecord)
     scope: dict[str, Any] = {"_missing": _MISSING}
     parameters, body = ["self"], []
     for name in cls.__record_fields__:
@@ -181,38 +172,43 @@ def _shown(cls: "type[Any]", what: str) -> "list[str]":
     ]
 
 
-def _repr(self: "Any") -> str:
-    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in _shown(type(self), "repr"))
-    return f"{type(self).__name__}({shown})"
-
-
 def _values(self: "Any") -> "tuple[Any, ...]":
     return tuple(getattr(self, name) for name in _shown(type(self), "compare"))
 
 
-def _eq(self: "Any", other: object) -> bool:
-    return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
+class _Record:
+    """What every record has: its class need not be made with all of that."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in _shown(type(self), "repr"))
+        return f"{type(self).__name__}({shown})"
+
+    def __eq__(self, other: object) -> bool:
+        return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
 
 
-def _hash(self: "Any") -> int:
-    return hash(_values(self))
+class _FrozenRecord(_Record):
+    __slots__ = ()
 
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(_values(self))
 
-def _refuse_setattr(self: object, name: str, value: object) -> None:
-    raise AttributeError(f"{type(self).__name__}.{name} cannot be changed: the record is frozen")
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be changed: the record is frozen")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: the record is frozen")
 
-def _refuse_delattr(self: object, name: str) -> None:
-    raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: the record is frozen")
+    def __getstate__(self) -> "tuple[Any, ...]":
+        return tuple(getattr(self, name) for name in type(self).__record_fields__)  # type: ignore[attr-defined]
 
-
-def _get_state(self: "Any") -> "tuple[Any, ...]":
-    return tuple(getattr(self, name) for name in type(self).__record_fields__)
-
-
-def _set_state(self: "Any", state: "tuple[Any, ...]") -> None:
-    for name, value in zip(type(self).__record_fields__, state, strict=True):
-        object.__setattr__(self, name, value)
+    def __setstate__(self, state: "tuple[Any, ...]") -> None:
+        names = type(self).__record_fields__  # type: ignore[attr-defined]
+        for name, value in zip(names, state, strict=True):
+            object.__setattr__(self, name, value)
 
 
 def field_names(record: object) -> "tuple[str, ...]":

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from pyhv.record import as_dict, default_of, field, field_names, record, replace
+from pyhv.record import COMPILE_AFTER, as_dict, default_of, field, field_names, record, replace
 
 
 @record
@@ -26,7 +26,7 @@ class Frozen:
             raise ValueError("empty")
 
 
-@pytest.mark.parametrize("times", [1, 40])
+@pytest.mark.parametrize("times", [1, 2 * COMPILE_AFTER])
 def test_fields_defaults_and_methods_before_and_after_compilation(times: int) -> None:
     for _ in range(times):
         point = Point(1, tags=["a"])
@@ -65,7 +65,7 @@ def test_frozen_records_refuse_changes_and_hash() -> None:
 
 
 def test_post_init_runs_always() -> None:
-    for _ in range(40):
+    for _ in range(2 * COMPILE_AFTER):
         with pytest.raises(ValueError, match="empty"):
             Frozen(Point(1), "")
 
