@@ -18,6 +18,8 @@ REAL_DATA = 0x5000
 DATA = 0x2002_0000
 DATA_SIZE = 8192
 RAM_SIZE = 4 << 20
+DEVICE = 0x40_0000
+"""No RAM: a read answers with its number in every byte, counted from 1."""
 _CODE_PA, _DATA_PA = 0x11_0000, 0x12_0000
 _GDT, _IDT, _IVT, _TABLES, _STACK, _HANDLERS = 0x2000, 0x3000, 0x3800, 0x1_0000, 0x9000, 0x8000
 
@@ -71,6 +73,7 @@ class BareCpu:
         entries[0].eax, entries[6].eax, entries[8].eax = 0xD, 0x8000_0008, 40
         lib.sim_set_cpuid(self.machine, entries, len(_LEAVES))
         lib.sim_reset(self.cpu, 0)
+        self.accesses: list[tuple[int, int, bool, int]] = []  # of the device: offset, size, write, data
         self.area = ffi.buffer(lib.sim_xsave_area(self.cpu), 4096)
         self.cr0, self.cr4, self.efer = _CR0, _CR4, 0xD00
         self.xcr0, self.cpl = self.xcr0_supported(), 0
@@ -90,6 +93,7 @@ class BareCpu:
         put(pdpt, pd | 7)
         put(pd, 0x87)
         put(pd + 8, 0x20_0087)
+        put(pd + 16, DEVICE | 0x87)
         put(pd + 8 * (CODE >> 21), pt | 7)
         put(pt + 8 * (CODE >> 12 & 511), _CODE_PA | 7)
         put(pt + 8 * (DATA >> 12 & 511), _DATA_PA | 7)
@@ -157,7 +161,13 @@ class BareCpu:
         self.ram[at : at + len(code) + 1] = code + b"\xf4"
         lib.sim_host_wrote(self.machine, at & ~4095, 4096)
         assert lib.sim_set_state(self.cpu, self._state(gpr or [0] * 16, rip, rflags, mode)) == 0
+        self.accesses = []
         stop = lib.sim_run(self.cpu, 200)
+        while stop == lib.SIM_STOP_MMIO and len(self.accesses) < 200:
+            access = lib.sim_access(self.cpu)
+            self.accesses.append((access.addr - DEVICE, access.size, bool(access.write), access.data))
+            lib.sim_access_done(self.cpu, 0x0101_0101_0101_0101 * len(self.accesses))
+            stop = lib.sim_run(self.cpu, 200)
         assert stop == lib.SIM_STOP_HALT, (stop, ffi.string(lib.sim_error(self.cpu)), code.hex())
         state = ffi.new("SimState *")
         lib.sim_get_state(self.cpu, state)

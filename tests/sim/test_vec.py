@@ -13,6 +13,7 @@ from bare_cpu import (
     CR4_OSXMMEXCPT,
     CR4_OSXSAVE,
     DATA,
+    DEVICE,
     GP,
     MF,
     NM,
@@ -283,6 +284,26 @@ def test_state_of_the_host_is_left_alone(cpu: BareCpu) -> None:
         cpu.run(bytes.fromhex(code))
     one = 1.0
     assert one / 3.0 == third
+
+
+def test_operands_in_a_device(cpu: BareCpu) -> None:
+    """Each part is accessed once, however often the instruction restarts."""
+    got = cpu.run(bytes.fromhex(MOVUPS), at(DEVICE))
+    assert cpu.accesses == [(0, 8, False, 0), (8, 8, False, 0)]
+    assert got.area[160:176] == b"\1" * 8 + b"\2" * 8
+    cpu.run(bytes.fromhex("d9e8dd1f"), at(DEVICE + 16))  # fld1; fstp qword [rdi]
+    assert cpu.accesses == [(16, 8, True, 0x3FF0 << 48)]
+    assert struct.unpack_from("<HB", cpu.area, 2) == (0, 0)
+
+
+@pytest.mark.skipif(not BareCpu.xcr0_supported() & 4, reason="the host has no AVX")
+def test_gather_from_a_device(cpu: BareCpu) -> None:
+    cpu.area[192:208] = struct.pack("<4i", 0, 3, 1, 2)  # XMM2: indexes
+    cpu.area[208:224] = b"\xff" * 8 + bytes(4) + b"\xff" * 4  # XMM3: mask
+    got = cpu.run(bytes.fromhex("c4e261920c97"), at(DEVICE))  # vgatherdps xmm1, [rdi+xmm2*4], xmm3
+    assert [access[0] for access in cpu.accesses] == [0, 12, 8]
+    assert got.area[176:192] == b"\1" * 4 + b"\2" * 4 + bytes(4) + b"\3" * 4
+    assert got.area[208:224] == bytes(16)
 
 
 def test_any_image_is_safe(cpu: BareCpu) -> None:
