@@ -54,7 +54,7 @@ _MAX_CPUID_ENTRIES = 256
 
 
 class KvmVcpu:
-    """See `pyhv.hv.api.Vcpu`. What goes beyond the seam: `tsc_khz`, `tsc_offset`, `smi`, `statistics`.
+    """See `pyhv.hv.api.Vcpu`. What goes beyond the seam: `settle`, `tsc_khz`, `tsc_offset`, `smi`, `statistics`.
 
     An Interrupted exit can also come without a kick: from any signal, and at most ten times a second on the main
     thread, where it bounds how long a Ctrl-C can wait.
@@ -99,6 +99,21 @@ class KvmVcpu:
         if reason < 0:
             return failed_run(self, self._run, -reason)
         return decode(self, self._run, reason)
+
+    def settle(self) -> None:
+        """Finish the instruction behind the last exit without running another one.
+
+        Until then RIP and the destination registers of a PIO, MMIO or MSR exit may be those from before the instruction
+        (Documentation/virt/kvm/api.rst, KVM_RUN): what saves registers calls this first. A kick that was pending is
+        still pending afterwards.
+        """
+        pending = self._run.immediate_exit
+        self._run.immediate_exit = 1
+        reason = _run(self._control)
+        if reason != _EINTR:
+            raise VmmError(f"vCPU {self.index}: the last exit's instruction did not finish (exit {reason})")
+        if pending:
+            self._run.immediate_exit = 1
 
     def complete_read(self, data: bytes) -> None:
         """Answer a PioIn or MmioRead. Raises VmmError when the length is not what was asked for."""

@@ -7,7 +7,7 @@ import pytest
 from conformance.asm import assemble
 
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
-from pyhv.hv.exits import DirtyRingFull, InternalError, MmioWrite, PioOut
+from pyhv.hv.exits import DirtyRingFull, InternalError, Interrupted, MmioWrite, PioOut
 from pyhv.hv.kvm.hypervisor import KvmHypervisor
 from pyhv.hv.kvm.native import lib
 from pyhv.hv.kvm.state import from_fpu, to_fpu
@@ -165,6 +165,7 @@ def test_a_restored_clock_and_state_survive_a_move_between_vms(kvm: KvmHyperviso
     source = machine(assemble("mov cx, 5; again: inc bx; out 0xe9, al; jmp again", bits=16))
     for _ in range(3):
         source.run()
+    source.vcpu.settle()
     target = machine(assemble("mov cx, 5; again: inc bx; out 0xe9, al; jmp again", bits=16))
     a, b = source.vcpu, target.vcpu
     b.set_cpuid(a.get_cpuid())
@@ -177,6 +178,19 @@ def test_a_restored_clock_and_state_survive_a_move_between_vms(kvm: KvmHyperviso
     b.debug, b.general, b.events, b.mp_state = a.debug, a.general, a.events, a.mp_state
     exit = target.run()
     assert isinstance(exit, PioOut) and b.general.rbx == 4
+
+
+def test_settling_finishes_the_instruction_and_keeps_a_kick(machine: Maker) -> None:
+    made = machine(assemble("xor ax, ax; in al, 0x10; out 0xe9, al; jmp .", bits=16, org=0x1000))
+    made.run()
+    made.vcpu.complete_read(b"\x42")
+    made.vcpu.settle()
+    assert made.vcpu.general.rax == 0x42 and made.vcpu.general.rip == 0x1004
+    made.vcpu.kick()
+    made.vcpu.settle()
+    assert isinstance(made.vcpu.run(), Interrupted)
+    exit = made.run()
+    assert isinstance(exit, PioOut) and exit.data == b"\x42"
 
 
 def test_many_vms_at_once_on_threads(kvm: KvmHypervisor, machine: Maker) -> None:
