@@ -24,7 +24,9 @@ def kvm() -> Iterator[KvmHypervisor]:
         hypervisor = KvmHypervisor()
     except HostError as error:
         pytest.skip(str(error))
+    keeper = hypervisor.create_vm(VmConfig())  # see tests/conformance/conftest.py
     yield hypervisor
+    keeper.close()
     hypervisor.close()
 
 
