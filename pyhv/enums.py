@@ -35,6 +35,12 @@ else:
             except (KeyError, TypeError):
                 raise ValueError(f"{value!r} is not a valid {cls.__name__}") from None
 
+        def __getitem__(cls, name):
+            member = cls.__dict__.get(name)
+            if not isinstance(member, cls):
+                raise KeyError(name)
+            return member
+
         def __iter__(cls):
             return iter(cls._by_value.values())
 
