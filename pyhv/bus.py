@@ -6,8 +6,6 @@ two devices, the way an ISA bridge does. An address that nobody claims reads all
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
 from pyhv._types import TYPE_CHECKING, Protocol
 from pyhv.errors import ConfigError
 from pyhv.record import record
@@ -15,6 +13,8 @@ from pyhv.record import record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+QUICK_KEYS = 4096
+"""How many addresses are remembered with their claims before all of them are looked up anew."""
 UNCLAIMED_KEYS = 1024
 """How many distinct unclaimed addresses are remembered; what comes later is counted under the key -1."""
 
@@ -78,8 +78,8 @@ class AddressSpace:
         self.limit = limit
         self.unclaimed: dict[int, int] = {}
         self._deferred: list[tuple[int, int, Deferred]] = []
-        self._bases: list[int] = []
         self._mappings: list[Mapping] = []
+        self._quick: dict[int, Mapping] = {}
 
     @property
     def mappings(self) -> tuple[Mapping, ...]:
@@ -96,15 +96,14 @@ class AddressSpace:
                 raise ConfigError(
                     f"{name}: {self.name} [{base:#x}, {mapping.end:#x}) overlaps {unit.name} [{start:#x}, {end:#x})"
                 )
-        index = bisect_right(self._bases, base)
-        for other in self._mappings[max(0, index - 1) : index + 1]:
+        for other in self._mappings:
             if other.base < mapping.end and base < other.end:
                 raise ConfigError(
                     f"{name}: {self.name} [{base:#x}, {mapping.end:#x}) overlaps {other.name} "
                     f"[{other.base:#x}, {other.end:#x})"
                 )
-        self._bases.insert(index, base)
-        self._mappings.insert(index, mapping)
+        self._mappings.append(mapping)
+        self._mappings.sort(key=lambda claim: claim.base)
         return mapping
 
     def defer(self, base: int, length: int, unit: Deferred) -> None:
@@ -113,28 +112,33 @@ class AddressSpace:
 
     def unmap(self, mapping: Mapping) -> None:
         """Give a claim back; unknown mappings are ignored."""
-        index = bisect_right(self._bases, mapping.base) - 1
-        if index >= 0 and self._mappings[index] is mapping:
-            del self._bases[index], self._mappings[index]
+        self._mappings = [claim for claim in self._mappings if claim is not mapping]
+        self._quick.clear()
 
     def find(self, address: int) -> Mapping | None:
         """The claim that holds this address; makes a deferred device that does."""
-        index = bisect_right(self._bases, address) - 1
-        if index >= 0:
-            mapping = self._mappings[index]
-            if address < mapping.base + mapping.length:
-                return mapping
+        mapping = self._quick.get(address) or self._look_up(address)
+        if mapping is not None:
+            return mapping
         for start, end, unit in self._deferred:
             if start <= address < end and not unit.built:
                 unit()
                 return self.find(address)
         return None
 
+    def _look_up(self, address: int) -> Mapping | None:
+        for mapping in self._mappings:
+            if mapping.base <= address < mapping.base + mapping.length:
+                if len(self._quick) >= QUICK_KEYS:
+                    self._quick.clear()
+                self._quick[address] = mapping
+                return mapping
+        return None
+
     def read(self, address: int, size: int) -> int:
         """Read `size` bytes (1 to 8) little-endian; never fails."""
-        index = bisect_right(self._bases, address) - 1
-        if index >= 0:
-            mapping = self._mappings[index]
+        mapping = self._quick.get(address) or self._look_up(address)
+        if mapping is not None:
             offset = address - mapping.base
             if offset + size <= mapping.length and size <= mapping.width and size & (size - 1) == 0:
                 return mapping.handler.read(offset, size) & ((1 << (size << 3)) - 1)
@@ -142,9 +146,8 @@ class AddressSpace:
 
     def write(self, address: int, size: int, value: int) -> None:
         """Write `size` bytes (1 to 8) little-endian; never fails."""
-        index = bisect_right(self._bases, address) - 1
-        if index >= 0:
-            mapping = self._mappings[index]
+        mapping = self._quick.get(address) or self._look_up(address)
+        if mapping is not None:
             offset = address - mapping.base
             if offset + size <= mapping.length and size <= mapping.width and size & (size - 1) == 0:
                 mapping.handler.write(offset, size, value)
@@ -171,9 +174,9 @@ class AddressSpace:
 
     def _gap_end(self, address: int, end: int) -> int:
         """Where the next claim begins, at most `end`."""
-        index = bisect_right(self._bases, address)
         starts = [start for start, _, unit in self._deferred if start > address and not unit.built]
-        return min([end, *self._bases[index : index + 1], *starts])
+        starts += [mapping.base for mapping in self._mappings if mapping.base > address]
+        return min([end, *starts])
 
     def _read_split(self, address: int, size: int) -> int:
         value = 0

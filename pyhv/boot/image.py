@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
 
-Buffer = bytes | mmap.mmap
-Source = str | bytes | os.PathLike[str]
+if TYPE_CHECKING:
+    import mmap
+
+    Buffer = bytes | mmap.mmap
+    Source = str | bytes | os.PathLike[str]
 
 MAP_FROM = 64 << 20
 """Larger files (kernels with debugging information) are mapped, not read."""
@@ -43,6 +46,8 @@ def read_image(source: Source, what: str = "--kernel") -> Image:
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{what} {path}: not a regular file")
         if status.st_size > MAP_FROM:
+            import mmap
+
             return Image(mmap.mmap(fd, 0, prot=mmap.PROT_READ), path, what)
         return Image(_read(fd, status.st_size), path, what)
     except OSError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError, GuestMemoryError
 
@@ -24,7 +22,6 @@ class GuestMemory:
     """
 
     def __init__(self) -> None:
-        self._bases: list[int] = []
         self._regions: list[MemoryRegion] = []
         self._observers: list[WriteObserver] = []
 
@@ -40,17 +37,15 @@ class GuestMemory:
 
     def add(self, region: MemoryRegion) -> None:
         """Insert a region. Raises ConfigError when it overlaps another."""
-        index = bisect_right(self._bases, region.address)
-        for other in self._regions[max(0, index - 1) : index + 1]:
+        for other in self._regions:
             if other.address < region.end and region.address < other.end:
                 raise ConfigError(f"memory region {region.name} at {region.address:#x} overlaps {other.name}")
-        self._bases.insert(index, region.address)
-        self._regions.insert(index, region)
+        self._regions.append(region)
+        self._regions.sort(key=lambda r: r.address)
 
     def remove(self, region: MemoryRegion) -> None:
         """Take a region out; it is not closed."""
-        index = self._regions.index(region)
-        del self._bases[index], self._regions[index]
+        self._regions.remove(region)
 
     def observe_writes(self, observer: WriteObserver) -> None:
         """Call `observer(address, length)` before each write by the VMM."""
@@ -58,11 +53,10 @@ class GuestMemory:
 
     def find(self, address: int) -> MemoryRegion | None:
         """The region that holds this address."""
-        index = bisect_right(self._bases, address) - 1
-        if index < 0:
-            return None
-        region = self._regions[index]
-        return region if address < region.address + region.size else None
+        for region in self._regions:  # a handful
+            if region.address <= address < region.address + region.size:
+                return region
+        return None
 
     def contains(self, address: int, length: int) -> bool:
         """Whether the whole range is memory."""

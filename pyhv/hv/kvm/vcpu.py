@@ -20,19 +20,15 @@ from pyhv.hv.kvm.decode import (
     failed_run,
 )
 from pyhv.hv.kvm.native import ffi, lib, request, request_value
-from pyhv.hv.kvm.reset import reset_vcpu
-from pyhv.hv.kvm.stats import Statistics
 from pyhv.locks import allocate_lock
-from pyhv.x86.dump import format_registers
-from pyhv.x86.registers import (
-    MpState,
-)
+from pyhv.x86.registers import MpState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from pyhv.hv.exits import Exit
+    from pyhv.hv.kvm.stats import Statistics
     from pyhv.hv.kvm.vm import KvmVm
     from pyhv.x86.registers import (
         CpuidEntry,
@@ -371,10 +367,14 @@ class KvmVcpu:
 
     def reset(self) -> None:
         """The state after RESET (APM vol. 2, 14.1.3): index 0 at the reset vector, others waiting for a SIPI."""
+        from pyhv.hv.kvm.reset import reset_vcpu
+
         reset_vcpu(self)
 
     def dump(self) -> str:
         """The registers as text, with the bytes at RIP where they can be read."""
+        from pyhv.x86.dump import format_registers
+
         try:
             return format_registers(self.index, self.general, self.system, self.instruction_bytes())
         except HostError as error:
@@ -424,6 +424,8 @@ class KvmVcpu:
     def statistics(self) -> dict[str, int]:
         """KVM's counters of this vCPU by name."""
         if self._statistics is None:
+            from pyhv.hv.kvm.stats import Statistics
+
             self._statistics = Statistics(self.fd)
         return self._statistics.read()
 

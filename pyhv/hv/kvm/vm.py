@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, KvmError
-from pyhv.hv.kvm.clock import KvmClock
 from pyhv.hv.kvm.interrupts import Interrupts
-from pyhv.hv.kvm.ioevents import IoEvents
-from pyhv.hv.kvm.msr_filter import build_filter
 from pyhv.hv.kvm.native import ffi, lib, request, request_value
 from pyhv.hv.kvm.slots import Slots
-from pyhv.hv.kvm.stats import Statistics
 from pyhv.hv.kvm.vcpu import KvmVcpu
+from pyhv.memo import lazy
 from pyhv.memory import GuestMemory, MemoryBacking
 
 if TYPE_CHECKING:
@@ -19,7 +16,10 @@ if TYPE_CHECKING:
 
     from pyhv.clock import Clock
     from pyhv.hv.config import VmConfig
+    from pyhv.hv.kvm.clock import KvmClock
     from pyhv.hv.kvm.hypervisor import KvmHypervisor
+    from pyhv.hv.kvm.ioevents import IoEvents
+    from pyhv.hv.kvm.stats import Statistics
     from pyhv.irq import Msi
     from pyhv.memory import MemoryRegion
 
@@ -51,8 +51,6 @@ class KvmVm:
         self._xsave_size = 0
         self.slots = Slots(self)
         self.interrupts = Interrupts(self)
-        self.ioevents = IoEvents(self)
-        self.kvm_clock = KvmClock(self)
         try:
             self._set_up()
         except BaseException:
@@ -67,6 +65,18 @@ class KvmVm:
         self.interrupts.create_irqchip()
         if self.config.dirty_ring:
             self.slots.enable_dirty_ring(self.config.dirty_ring)
+
+    @lazy
+    def ioevents(self) -> IoEvents:
+        from pyhv.hv.kvm.ioevents import IoEvents
+
+        return IoEvents(self)
+
+    @lazy
+    def kvm_clock(self) -> KvmClock:
+        from pyhv.hv.kvm.clock import KvmClock
+
+        return KvmClock(self)
 
     def enable_capability(self, name: str, *arguments: int) -> None:
         """KVM_ENABLE_CAP on the VM. Raises CapabilityMissing where KVM refuses."""
@@ -148,6 +158,8 @@ class KvmVm:
     def filter_msrs(self, indices: Iterable[int], *, read: bool = True, write: bool = True) -> None:
         if not self.hypervisor.capabilities.msr_exits:
             raise CapabilityMissing("this host's KVM cannot hand MSRs to user space")
+        from pyhv.hv.kvm.msr_filter import build_filter
+
         table, keep = build_filter(indices, read=read, write=write)
         self.enable_capability("X86_USER_SPACE_MSR", lib.KVM_MSR_EXIT_REASON_FILTER)
         request(self.fd, "KVM_X86_SET_MSR_FILTER", table)
@@ -170,6 +182,8 @@ class KvmVm:
     def statistics(self) -> dict[str, int]:
         """KVM's counters: the VM's by their names, the vCPUs' summed up as "vcpu." and their names."""
         if self._statistics is None:
+            from pyhv.hv.kvm.stats import Statistics
+
             self._statistics = Statistics(self.fd)
         counters = self._statistics.read()
         for vcpu in self.vcpus.values():
