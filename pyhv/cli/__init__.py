@@ -6,6 +6,7 @@ Exit status: 0 the guest passed, 1 it failed, 3 panic or triple fault, 124 timeo
 
 from __future__ import annotations
 
+import os
 import sys
 
 from pyhv._types import TYPE_CHECKING
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pyhv.errors import PyhvError
 
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_standard_streams()
     try:
         command, options = parse(arguments)
         if options.verbose:
@@ -34,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = module.command(options)
         return status
     except HelpWanted as text:
-        sys.stdout.write(f"{text}\n")
-        return 0
+        return _help(f"{text}\n")
     except UsageError as error:
         return _complain(str(error))
     except PyhvError as error:
@@ -47,7 +48,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
+def emit(text: str) -> None:
+    """Print on stdout, at once. A reader that has gone away wants no more; any other failure is a UsageError."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)  # for what the buffer still holds
+        os.close(nowhere)
+        if not isinstance(error, BrokenPipeError):
+            from pyhv.cli.options import UsageError
+
+            raise UsageError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def _help(text: str) -> int:
+    from pyhv.cli.options import UsageError
+
+    try:
+        emit(text)
+    except UsageError as error:
+        return _complain(str(error))
+    return 0
+
+
 def _complain(message: str) -> int:
+    from contextlib import suppress
+
     line = " ".join(message.split())
-    sys.stderr.write(f"pyhv: {line}\n")
+    with suppress(OSError):
+        sys.stderr.write(f"pyhv: {line}\n")
     return EXIT_USAGE
+
+
+def _open_standard_streams() -> None:
+    """Streams that were closed when the process began: their numbers must not become those of other files.
+
+    Reading gives the end at once, writing to stdout fails, and stderr is lost.
+    """
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115

@@ -6,6 +6,7 @@ import os
 import sys
 
 from pyhv._types import TYPE_CHECKING
+from pyhv.cli import emit
 from pyhv.doctor import examine
 from pyhv.result import EXIT_ERROR, EXIT_PASSED
 
@@ -28,11 +29,7 @@ def command(options: argparse.Namespace) -> int:
         text = json.dumps(report.to_dict(), indent=2) + "\n"
     else:
         text = table(report, _columns())
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    emit(text)
     return EXIT_PASSED if report.ok else EXIT_ERROR
 
 

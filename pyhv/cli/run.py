@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from pyhv._types import TYPE_CHECKING
+from pyhv.cli import emit
 from pyhv.cli.terminal import Terminal
 from pyhv.errors import ConfigError
 from pyhv.hv.select import select
@@ -82,12 +82,11 @@ def _report(result: Result, options: Values) -> None:
     if options.json:
         import json
 
-        sys.stdout.write(json.dumps(result.to_dict()) + "\n")
-        sys.stdout.flush()
+        emit(json.dumps(result.to_dict()) + "\n")
     if options.stats and not options.json:
         width = max(map(len, result.statistics), default=0)
         table = "".join(f"{name:<{width}} {value:>16}\n" for name, value in result.statistics.items() if value)
-        os.write(2, table.encode())
+        _tell(table)
     if options.quiet:
         return
     lines = [f"pyhv: {result.summary()}"]
@@ -97,4 +96,12 @@ def _report(result: Result, options: Values) -> None:
         lines += [f"  exit: {text}" for text in result.last_exits]
     if options.verbose:
         lines.append(f"pyhv: backend {result.backend}: {result.backend_reason}")
-    os.write(2, ("\n".join(lines) + "\n").encode(errors="replace"))
+    _tell("\n".join(lines) + "\n")
+
+
+def _tell(text: str) -> None:
+    """Print on stderr, if it can be; the verdict is the status."""
+    try:
+        os.write(2, text.encode(errors="replace"))
+    except OSError:
+        return
