@@ -12,11 +12,11 @@ import gc
 import marshal
 import os
 import sys
+from _frozen_importlib import ModuleSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
     from typing import Any, NoReturn
 
@@ -69,7 +69,12 @@ class Bundle:
             return None
         loader = _Loader(name, file)
         loader.code = code
-        return _importlib.spec_from_file_location(name, file, loader=loader)
+        spec = ModuleSpec(name, loader, origin=file)
+        spec.has_location = True
+        spec.cached = BUNDLE
+        if file.endswith("/__init__.py"):
+            spec.submodule_search_locations = [os.path.dirname(file)]
+        return spec
 
 
 def read(path: str = BUNDLE) -> Bundle | None:

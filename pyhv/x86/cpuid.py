@@ -84,8 +84,8 @@ class _Table:
         leaf[register] = leaf[register] & ~(1 << bit) | int(on) << bit
 
     def entries(self) -> list[CpuidEntry]:
-        order = sorted(self.leaves, key=lambda key: (key[0], -1 if key[1] is None else key[1]))
-        return [CpuidEntry(f, i, **self.leaves[(f, i)]) for f, i in order]
+        order = sorted(self.leaves.items(), key=lambda item: (item[0][0], -1 if item[0][1] is None else item[0][1]))
+        return [CpuidEntry(f, i, leaf["eax"], leaf["ebx"], leaf["ecx"], leaf["edx"]) for (f, i), leaf in order]
 
 
 def build(

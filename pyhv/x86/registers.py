@@ -149,7 +149,7 @@ class VcpuEvents:
     triple_fault_pending: bool = False
 
 
-@record(frozen=True)
+@record(frozen=True, init=False)
 class CpuidEntry:
     """One CPUID leaf; `index` is None where the leaf has no sub-leaves."""
 
@@ -159,3 +159,12 @@ class CpuidEntry:
     ebx: int
     ecx: int
     edx: int
+
+    def __init__(self, function: int, index: int | None, eax: int, ebx: int, ecx: int, edx: int) -> None:
+        put = object.__setattr__
+        put(self, "function", function)
+        put(self, "index", index)
+        put(self, "eax", eax)
+        put(self, "ebx", ebx)
+        put(self, "ecx", ecx)
+        put(self, "edx", edx)
