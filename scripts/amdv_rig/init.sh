@@ -50,6 +50,11 @@ done
 
 [ -e /dev/kvm ] || { dmesg | grep -i kvm; fail "kvm_amd made no /dev/kvm"; }
 
+# Until the job's end: see hold_vm.c.
+mkfifo /held
+hold_vm >/held &
+read -r held </held && [ "$held" = held ] || fail "cannot make a VM"
+
 mount -t virtiofs -o ro host0 /host || fail "cannot mount the host's file system"
 mount -t tmpfs -o mode=755 tmpfs /rw
 mkdir /rw/upper /rw/work

@@ -7,6 +7,7 @@ buffer-format.rst), so the second part is simply appended.
 import hashlib
 import lzma
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from amdv_rig.job import Job, job_script, settings_script
 from amdv_rig.kernel_modules import has_parameter, load_order, module_name, read_dependencies
 
 _INIT = Path(__file__).with_name("init.sh")
+_HOLD_VM = Path(__file__).with_name("hold_vm.c")
 _APPLETS = (
     "cat chroot cp dmesg grep hostname ifconfig insmod ln mkdir mkfifo mount poweroff printf setsid sleep stty usleep"
 )
@@ -66,6 +68,23 @@ def read_module(path: Path) -> bytes:
         raise RigSetupError(f"cannot read kernel module {path.name}: {error}") from None
 
 
+def hold_vm(cache: Path) -> bytes:
+    """The program that holds a VM for as long as the rig runs (hold_vm.c says why); compiled once."""
+    target = cache / f"hold_vm-{hashlib.sha256(_HOLD_VM.read_bytes()).hexdigest()[:16]}"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = cache / f".{target.name}.{os.getpid()}"
+        command = ["gcc", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-no-pie"]
+        try:
+            subprocess.run([*command, "-o", partial, _HOLD_VM], check=True, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise RigSetupError("gcc is missing; `make deps` as root installs it") from None
+        except subprocess.CalledProcessError as error:
+            raise RigSetupError(f"cannot compile {_HOLD_VM.name}: {error.stderr.strip()}") from None
+        partial.replace(target)
+    return target.read_bytes()
+
+
 def fixed_part(kernel: RigKernel, paths: list[str], cache: Path) -> Path:
     """The file with busybox, init and modules; built once for the same inputs."""
     try:
@@ -73,9 +92,10 @@ def fixed_part(kernel: RigKernel, paths: list[str], cache: Path) -> Path:
     except BusyboxError as error:
         raise RigSetupError(str(error)) from None
     init = _INIT.read_bytes()
+    holder = hold_vm(cache)
     digest = hashlib.sha256()
     module_stamps = [f"{path} {(kernel.modules / path).stat().st_mtime_ns}" for path in paths]
-    for ingredient in (busybox, init, kernel.version.encode(), _APPLETS.encode(), "\n".join(module_stamps).encode()):
+    for ingredient in (busybox, init, holder, kernel.version.encode(), _APPLETS.encode(), "\n".join(module_stamps).encode()):
         digest.update(hashlib.sha256(ingredient).digest())
     target = cache / f"rig-{digest.hexdigest()[:16]}.cpio"
     if target.exists():
@@ -88,6 +108,7 @@ def fixed_part(kernel: RigKernel, paths: list[str], cache: Path) -> Path:
     for path in paths:
         archive.file(f"lib/modules/{path.removesuffix('.xz')}", read_module(kernel.modules / path))
     archive.file("init", init, 0o755)
+    archive.file("bin/hold_vm", holder, 0o755)
     cache.mkdir(parents=True, exist_ok=True)
     partial = cache / f".{target.name}.{os.getpid()}"
     partial.write_bytes(archive.to_bytes())
