@@ -47,19 +47,26 @@ def guest() -> Callable[[str], Path]:
     return find
 
 
+def _have(name: str) -> Selection:
+    try:
+        return select(name)
+    except HostError as error:
+        pytest.skip(f"no {name} here: {error}")
+
+
 @pytest.fixture(params=["kvm", "sim"])
 def backend(request: pytest.FixtureRequest) -> Selection:
     """Each backend; one that is not here is a skip that says why not."""
-    try:
-        return select(request.param)
-    except HostError as error:
-        pytest.skip(f"no {request.param} here: {error}")
+    return _have(request.param)
 
 
 @pytest.fixture
 def kvm() -> Selection:
     """KVM, for what has nothing to do with the backend or needs its threads."""
-    try:
-        return select("kvm")
-    except HostError as error:
-        pytest.skip(f"no kvm here: {error}")
+    return _have("kvm")
+
+
+@pytest.fixture
+def sim() -> Selection:
+    """The simulator, for what only it promises."""
+    return _have("sim")

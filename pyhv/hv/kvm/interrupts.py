@@ -25,7 +25,7 @@ class Interrupts:
 
     def __init__(self, vm: KvmVm) -> None:
         self._vm = vm
-        self._routes: dict[int, Msi] = {}
+        self._routes: dict[int, Msi] | None = None
 
     def create_irqchip(self) -> None:
         """What the VM's configuration asks for; before any vCPU."""
@@ -38,6 +38,7 @@ class Interrupts:
             # In its re-injecting mode the PIT would keep AVIC off.
             control = ffi.new("struct kvm_reinject_control *")
             request(vm.fd, "KVM_REINJECT_CONTROL", control)
+            self.set_routes({})
         if kind != "none" and vm.config.vcpus > _XAPIC_IDS:
             flags = lib.KVM_X2APIC_API_USE_32BIT_IDS | lib.KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK
             vm.enable_capability("X2APIC_API", flags)
