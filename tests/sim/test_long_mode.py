@@ -363,6 +363,32 @@ vec13:
     assert program.out == [0x11, 0x44]
 
 
+def test_string_moves_between_pages_that_share_a_tlb_entry() -> None:
+    """The source and the destination are a multiple of the first-level TLB's reach apart; a page at a time all the same."""
+    text = """
+        cld
+        mov esi, 0x400FF0
+        mov edi, 0x800FF0
+        mov ecx, 0x1004
+        rep movsb
+        mov eax, ecx
+        out 0xE9, eax
+        mov eax, esi
+        out 0xE9, eax
+        mov eax, edi
+        out 0xE9, eax
+        hlt
+"""
+    program = Program(text, 64)
+    data = bytes(i * 7 & 0xFF for i in range(0x1004))
+    program.ram[0x400FF0 : 0x400FF0 + len(data)] = data
+    assert program.run() == "halt"
+    assert program.out == [0, 0x401FF4, 0x801FF4]
+    assert program.ram[0x800FF0 : 0x800FF0 + len(data)] == data
+    assert program.ram[0x800FF0 + len(data)] == 0
+    assert program.stats().tlb_hits < 50
+
+
 def test_sysenter_and_sysexit() -> None:
     text = f"""
         lgdt [gdtr]

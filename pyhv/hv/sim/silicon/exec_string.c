@@ -102,6 +102,12 @@ static u64 str_chunk(Cpu *cpu, const Op *op, unsigned kind, u64 most)
             return 0;
         const u8 *from = mem_fast_read(cpu, si, 1);
         u8 *to = mem_fast_write(cpu, di, 1);
+        if ((!from || !to) && !((si ^ di) >> 12 & (TLB_SIZE - 1))) { /* both pages want the same first-level entry */
+            mem_probe(cpu, op, si, 1, ACC_READ);
+            from = mem_fast_read(cpu, si, 1);
+            mem_probe(cpu, op, di, 1, ACC_WRITE);
+            to = mem_fast_write(cpu, di, 1);
+        }
         if (!from || !to)
             return 0;
         u64 bytes = n * size;
