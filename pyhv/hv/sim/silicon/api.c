@@ -498,8 +498,11 @@ int sim_debug_breakpoint(SimCpu *cpu, uint64_t linear, int on)
 {
     for (u32 i = 0; i < cpu->debug.count; i++)
         if (cpu->debug.linear[i] == linear) {
-            if (!on)
+            if (!on) {
                 cpu->debug.linear[i] = cpu->debug.linear[--cpu->debug.count];
+                cpu->machine->breakpoints--;
+                code_flush(cpu->machine);
+            }
             return 0;
         }
     if (!on)
@@ -507,6 +510,8 @@ int sim_debug_breakpoint(SimCpu *cpu, uint64_t linear, int on)
     if (cpu->debug.count == 64)
         return -1;
     cpu->debug.linear[cpu->debug.count++] = linear;
+    cpu->machine->breakpoints++;
+    code_flush(cpu->machine);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* The cache of decoded code, its lookup and its invalidation by stores. */
 #include <sys/mman.h>
 
+#include "access.h"
 #include "block.h"
 #include "decode.h"
 
@@ -118,6 +119,25 @@ static Block *block_find(CodePage *page, unsigned off, unsigned mode)
     return NULL;
 }
 
+/* Host breakpoints. Blocks end before one, and none begins at one, so that it is met by the loop. */
+static bool host_breakpoint(const Cpu *cpu)
+{
+    u64 rip = cpu->r[REG_RIP], linear = cpu->code_size == 8 ? rip : (u32)(rip + cpu->seg[SEG_CS].base);
+    for (u32 i = 0; i < cpu->debug.count; i++)
+        if (cpu->debug.linear[i] == linear)
+            return true;
+    return false;
+}
+
+static bool breakpoint_at_offset(const Machine *m, unsigned off)
+{
+    for (u32 c = 0; m->breakpoints && c < m->ncpus; c++)
+        for (u32 i = 0; i < m->cpus[c]->debug.count; i++)
+            if ((m->cpus[c]->debug.linear[i] & 0xFFF) == off)
+                return true;
+    return false;
+}
+
 /* Decodes a block at page offset `off`; NULL when not even its first instruction lies in the page whole. */
 static Block *block_make(Cpu *cpu, const uint8_t *host_page, unsigned off, unsigned mode)
 {
@@ -130,6 +150,8 @@ static Block *block_make(Cpu *cpu, const uint8_t *host_page, unsigned off, unsig
     bool ended = false;
     while (n < BLOCK_MAX_OPS && !ended) {
         Insn insn;
+        if (unlikely(m->breakpoints) && n && breakpoint_at_offset(m, at))
+            break;
         int len = insn_parse(&insn, host_page + at, 0x1000 - at, mode);
         if (len <= 0)
             break; /* straddles the page, or longer than 15 bytes: the single-instruction path takes it */
@@ -218,7 +240,7 @@ static const Op *lookup_slow(Cpu *cpu)
         raise_error(cpu, NULL, EXC_GP, 0);
     const uint8_t *p = fetch_pointer(cpu, linear);
     cpu->want_step = 1;
-    if (!p)
+    if (!p || (unlikely(cpu->machine->breakpoints) && breakpoint_at_offset(cpu->machine, linear & 0xFFF)))
         return NULL;
     const uint8_t *page_start = p - (linear & 0xFFF);
     CodePage *page = code_page_at(cpu->machine, p);

@@ -222,6 +222,7 @@ struct SimCpu {
     uint8_t access_port;       /* the access in flight is to a port */
     uint8_t in_string;           /* within a string instruction: SimAccess.string */
     uint8_t stepping;            /* running one instruction outside the cache */
+    uint8_t tracing;             /* branches or instructions are traced: nothing comes from the cache */
     uint8_t want_step;           /* the next instruction cannot come from the cache */
     uint8_t watch;               /* DR7 watches data, or #AC is on: every access takes the slow path */
     uint8_t extint_have, extint_vector;
@@ -290,8 +291,14 @@ struct SimMachine {
     bool has_1g;                   /* CPUID: 1 GiB pages */
     uint64_t features;             /* FEAT_x, from CPUID */
     uint64_t seed;
+    uint32_t breakpoints;          /* host breakpoints of all CPUs */
     struct CodePage **code_pages;  /* by ram offset >> 12 */
     struct CodeArena *arena;
+    struct {
+        uint32_t kinds, used, capacity;
+        uint64_t low, high, lost;
+        SimTraceRecord *buffer;
+    } trace;                       /* trace.c */
     SimCpuidEntry cpuid[128];
     uint32_t cpuid_count;
     void *vec_private;             /* vec.c: its stub buffer */

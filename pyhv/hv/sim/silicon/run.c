@@ -200,6 +200,7 @@ static void guest_intercepts(Cpu *cpu)
 static void take_interrupt(Cpu *cpu, unsigned type, unsigned vector)
 {
     cpu->mp_state = 0;
+    trace_interrupt(cpu, cpu->r[REG_RIP], vector, type == EVENT_NMI ? SIM_TRACE_NMI : 0);
     cpu->budget--;
     deliver_event(cpu, NULL, type, vector, false, false, 0, cpu->r[REG_RIP]);
 }
@@ -220,7 +221,7 @@ static int service(Cpu *cpu)
     }
     if (cpu->lapic.eoi_head != cpu->lapic.eoi_tail)
         return stop(cpu, SIM_STOP_EOI);
-    if (cpu->icount >= cpu->run_end)
+    if (cpu->icount >= cpu->run_end || unlikely(trace_full(cpu->machine)))
         return stop(cpu, SIM_STOP_BUDGET);
     if (cpu->told_another) {
         cpu->told_another = 0;
@@ -353,6 +354,11 @@ static void step_one(Cpu *cpu)
     }
     cpu->mmio_at = 0;
     fetch_instruction(cpu, &insn);
+    TraceFrom from;
+    if (unlikely(cpu->tracing)) {
+        from = trace_from(cpu);
+        trace_instruction(cpu, &insn);
+    }
     op_decode(cpu, &insn, &cpu->step_ops[0], cpu->mode & MODE_BLOCK_MASK, 0);
     op_trailer(&cpu->step_ops[1], insn.len);
     cpu->step_ops[2] = cpu->step_ops[1];
@@ -370,6 +376,8 @@ static void step_one(Cpu *cpu)
         op = op->fn(cpu, op);
     release_hold(cpu);
     mmio_forget(cpu);
+    if (unlikely(cpu->tracing))
+        trace_branch(cpu, &insn, &from);
     if (shadow && !cpu->shadow)
         cpu->attention = 1;
     if (tf && !cpu->event_taken)
@@ -385,16 +393,7 @@ static bool needs_step(Cpu *cpu)
     if (unlikely(cpu->rflags & FLAG_RF) && !(cpu->dr[7] & 0xFF))
         cpu->rflags &= ~FLAG_RF;
     return cpu->shadow || (cpu->rflags & (FLAG_TF | FLAG_RF)) || (cpu->dr[7] & 0xFF) || cpu->pending_dbg
-        || cpu->debug.step || cpu->debug.count;
-}
-
-static bool host_breakpoint(Cpu *cpu)
-{
-    u64 rip = cpu->r[REG_RIP], linear = cpu->code_size == 8 ? rip : (u32)(rip + cpu->seg[SEG_CS].base);
-    for (u32 i = 0; i < cpu->debug.count; i++)
-        if (cpu->debug.linear[i] == linear)
-            return true;
-    return false;
+        || cpu->debug.step || cpu->debug.count || cpu->tracing;
 }
 
 /* ---- the loop ---- */
@@ -452,10 +451,18 @@ static int run(Cpu *cpu, u64 budget)
             continue;
         }
         const Op *op = lookup_slow(cpu);
+        if (op)
+            cpu->debug_first = 0;
         while (op)
             op = op->fn(cpu, op);
-        if (cpu->want_step && cpu->budget > 0 && !cpu->attention && !needs_step(cpu))
+        if (cpu->want_step && cpu->budget > 0 && !cpu->attention && !needs_step(cpu)) {
+            if (cpu->debug.count && !cpu->debug_first && host_breakpoint(cpu)) {
+                cpu->stop_reason = SIM_STOP_DEBUG;
+                break;
+            }
+            cpu->debug_first = 0;
             step_one(cpu);
+        }
     }
 out:
     cpu->machine->running = NULL;
