@@ -17,7 +17,7 @@ from pyhv.result import Outcome, Result
 from pyhv.runner import RECENT_EXITS, VcpuLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from threading import Condition, Event, Thread, Timer
     from types import TracebackType
     from typing import IO
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyhv.hv import exits as x
     from pyhv.loop import EventLoop
     from pyhv.machine import Machine
+    from pyhv.trace import TraceEvent, Tracer
 
 STOP_TIMEOUT = 10.0
 """Seconds that a vCPU thread may take to leave the guest after a kick before that is reported as a VMM failure."""
@@ -123,6 +124,27 @@ class Vm:
         self.boot = boot.load_machine(machine, self.memory)
         self.vcpus[0].system = self.boot.system
         self.vcpus[0].general = self.boot.general
+
+    def trace(
+        self,
+        what: Iterable[str] = ("exits",),
+        *,
+        address: tuple[int, int] | None = None,
+        limit: int = 100_000,
+        sink: Callable[[TraceEvent], None] | None = None,
+    ) -> Tracer:
+        """Record what the processors do, before the machine is started; see `pyhv.trace`.
+
+        `what`: some of exits, exceptions, interrupts, branches, instructions (KVM: exits). Only events between the two
+        linear addresses of `address`, both included, are taken; a branch from or to there. After `limit` events the others
+        are only counted. Each goes to `sink`, on a vCPU's thread, or is kept in the Tracer's `events`.
+        Raises ConfigError, CapabilityMissing.
+        """
+        from pyhv.trace import EVERYWHERE, Tracer
+
+        if self._started or self._closed:
+            raise ConfigError("vm: a trace begins before the machine is started")
+        return Tracer(self, what, address=EVERYWHERE if address is None else address, limit=limit, sink=sink)
 
     # Running
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from pyhv.hv.api import VmConfig
     from pyhv.hv.sim.hypervisor import SimHypervisor
+    from pyhv.hv.sim.trace import SimTrace
     from pyhv.irq import Msi
     from pyhv.memory import MemoryRegion
+    from pyhv.trace import Take
 
 QUANTUM = 10_000
 """Instructions of a vCPU's turn while others wait for theirs."""
@@ -64,6 +66,7 @@ class SimVm:
         self._dirty: dict[int, bytearray] = {}
         self._open_bus = 0
         self._final: tuple[int, dict[str, int]] | None = None
+        self._trace: SimTrace | None = None
         self.host = HostMemory()
         try:
             self._set_up()
@@ -281,6 +284,8 @@ class SimVm:
         """A CPU has run to `tsc`: let the machine's time follow; instructions that it retired."""
         self._now = max(self._now, tsc)
         self.clock.advance_to(self._now)
+        if self._trace is not None:
+            self._trace.drain()
         return (tsc - before) // TICKS_PER_INSTRUCTION
 
     def quantum(self, vcpu: SimVcpu) -> int:
@@ -334,6 +339,12 @@ class SimVm:
 
     # What it did
 
+    def trace(self, kinds: frozenset[str], low: int, high: int, take: Take) -> None:
+        """See `pyhv.trace.Traced`. Replaces an earlier trace."""
+        from pyhv.hv.sim.trace import SimTrace
+
+        self._trace = SimTrace(self.native, kinds, low, high, take)
+
     def instructions(self) -> int | None:
         if self._final is not None:
             return self._final[0]
@@ -353,6 +364,9 @@ class SimVm:
         if self.native is None:
             return
         self._final = (self.instructions() or 0, self.statistics())
+        if self._trace is not None:
+            self._trace.stop()
+            self._trace = None
         with self.native_lock:
             for vcpu in self.vcpus.values():
                 vcpu.forget()

@@ -156,7 +156,38 @@ int sim_virt_write(SimCpu *cpu, uint64_t linear, const uint8_t *in, uint64_t siz
 /* Translation without side effects: 0 and *pa (host physical) and *gpa, or -1. */
 int sim_translate(SimCpu *cpu, uint64_t linear, uint64_t *gpa, uint64_t *pa);
 
-/* ---- tracing and host debugging ---- */
+/* ---- tracing ----
+ * What is traced goes into a buffer of the host's, which it empties (sim_trace_take) after each run; a run ends early, with
+ * SIM_STOP_BUDGET, before the buffer is full. Branches and instructions make the CPU go op by op. Nothing of the guest
+ * changes, its time included. */
+#define SIM_TRACE_EXIT 1        /* #VMEXIT: code; a, b = EXITINFO1, EXITINFO2 */
+#define SIM_TRACE_EXCEPTION 2   /* about to be delivered: code = vector; a = error code, b = CR2 of a page fault */
+#define SIM_TRACE_INTERRUPT 4   /* delivered, or INT n: code = vector */
+#define SIM_TRACE_BRANCH 8      /* taken: a = RIP, b = linear address, code = CS after it */
+#define SIM_TRACE_INSTRUCTION 16 /* about to run: bytes, length; each iteration of a repeated one counts */
+#define SIM_TRACE_HAS_ERROR 1   /* flags */
+#define SIM_TRACE_INJECTED 2    /* by VMRUN */
+#define SIM_TRACE_NMI 4
+#define SIM_TRACE_SOFTWARE 8    /* INT n, INT3, INTO, INT1 */
+#define SIM_TRACE_REAL 0        /* mode */
+#define SIM_TRACE_V86 1
+#define SIM_TRACE_16 2
+#define SIM_TRACE_32 3
+#define SIM_TRACE_COMPAT 4
+#define SIM_TRACE_64 5
+typedef struct SimTraceRecord {
+    uint64_t icount;            /* instructions that this CPU retired before */
+    uint64_t rip, linear;
+    uint64_t code, a, b;
+    uint16_t cs;
+    uint8_t kind, flags, cpu, cpl, mode, length;
+    uint8_t bytes[16];
+} SimTraceRecord;
+/* kinds 0: off. Only what happens at linear addresses low..high is recorded; capacity above 256. */
+void sim_trace(SimMachine *m, uint32_t kinds, uint64_t low, uint64_t high, SimTraceRecord *buffer, uint32_t capacity);
+uint32_t sim_trace_take(SimMachine *m, uint64_t *lost); /* records in the buffer, which is empty now; those that did not fit */
+
+/* ---- host debugging ---- */
 void sim_debug_step(SimCpu *cpu, int on);       /* stop with SIM_STOP_DEBUG after each instruction */
 int sim_debug_breakpoint(SimCpu *cpu, uint64_t linear, int on); /* -1: table full (64) */
 

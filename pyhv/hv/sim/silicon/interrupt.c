@@ -216,6 +216,7 @@ static void take_exception(Cpu *cpu)
         cpu->rflags |= FLAG_RF; /* in the pushed image; the delivery clears it */
     cpu->budget--;
     bool error = e.has_error && (cpu->cr0 & CR0_PE);
+    trace_exception(cpu, cpu->r[REG_RIP], e.vector, error, e.error, e.vector == EXC_PF ? e.cr2 : 0, 0);
     deliver_event(cpu, NULL, EVENT_EXCEPTION, e.vector, false, error, e.error, cpu->r[REG_RIP]);
 }
 
@@ -231,6 +232,10 @@ static const Op *soft_interrupt(Cpu *cpu, const Op *op, unsigned vector)
         vmexit(cpu, 0x40 + vector, 0, 0);
     }
     cpu->svm.next_rip = next;
+    if (type == EVENT_EXCEPTION)
+        trace_exception(cpu, next - op->len, vector, false, 0, 0, SIM_TRACE_SOFTWARE);
+    else
+        trace_interrupt(cpu, next - op->len, vector, SIM_TRACE_SOFTWARE);
     deliver_event(cpu, op, type, vector, true, false, 0, next);
     return NULL;
 }
@@ -258,6 +263,7 @@ HANDLER(op_icebp)
         vmexit(cpu, 0x40 + EXC_DB, 0, 0);
     }
     cpu->svm.next_rip = next;
+    trace_exception(cpu, next - op->len, EXC_DB, false, 0, 0, SIM_TRACE_SOFTWARE);
     deliver_event(cpu, op, EVENT_EXCEPTION, EXC_DB, false, false, 0, next);
     return NULL;
 }

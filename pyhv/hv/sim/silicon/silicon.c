@@ -12,6 +12,7 @@ static bool msr_write(Cpu *cpu, u32 index, u64 v);
 static void svm_msr_intercept(Cpu *cpu, const Op *op, u32 index, bool write);
 static const Op *op_end(Cpu *cpu, const Op *op);
 static void mmio_forget(Cpu *cpu);
+static u64 icount_now(const Cpu *cpu);
 
 #include "tlb.c"
 #include "paging.c"
@@ -23,6 +24,7 @@ static void mmio_forget(Cpu *cpu);
 #include "exec_string.c"
 #include "segment.c"
 #include "task.c"
+#include "trace.c"
 #include "interrupt.c"
 #include "exec_system.c"
 #include "msr.c"

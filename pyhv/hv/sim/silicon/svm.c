@@ -98,6 +98,7 @@ static void vmexit(Cpu *cpu, u64 code, u64 info1, u64 info2)
         leave_error(cpu, NULL, "the VMCB at %#llx is not in memory", (unsigned long long)cpu->svm.vmcb_pa);
     bool data_npf = code == 0x400 && cpu->access.valid;
     u64 rip = cpu->r[REG_RIP];
+    trace_vmexit(cpu, code, info1, info2);
     if (!data_npf) {
         cpu->access.valid = 0;
         mmio_forget(cpu);
@@ -345,6 +346,7 @@ static void vmrun_enter(Cpu *cpu, u64 pa)
         vmcb_put(v, VMCB_EXITINFO2, 8, 0);
         vmcb_put(v, VMCB_EXITINTINFO, 8, 0);
         code_written(cpu->machine, v, 4096);
+        trace_vmexit(cpu, EXIT_INVALID, 0, 0);
         count_exit(cpu, EXIT_INVALID);
         cpu->access.valid = 0;
         if (cpu->python_host)
@@ -402,6 +404,12 @@ static void deliver_injection(Cpu *cpu)
         cpu->rflags |= FLAG_RF;
     if (type == EVENT_NMI)
         vector = 2;
+    if (type == EVENT_EXCEPTION)
+        trace_exception(cpu, cpu->r[REG_RIP], vector, error, (u32)(e >> 32), vector == EXC_PF ? cpu->cr2 : 0,
+                        SIM_TRACE_INJECTED);
+    else
+        trace_interrupt(cpu, cpu->r[REG_RIP], vector,
+                        SIM_TRACE_INJECTED | (type == EVENT_NMI ? SIM_TRACE_NMI : type == EVENT_SOFT ? SIM_TRACE_SOFTWARE : 0));
     deliver_event(cpu, NULL, type, vector, soft, error, (u32)(e >> 32), rip);
 }
 
