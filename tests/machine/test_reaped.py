@@ -32,7 +32,7 @@ class Footprint:
         with open("/proc/self/maps") as maps:
             lines = [line.split(maxsplit=5) for line in maps]
         named = [fields[5].strip() for fields in lines if len(fields) == 6 and not fields[5].startswith("[")]
-        self.mappings = sorted(name for name in named if not name.endswith((".so", ".pyc")))
+        self.mappings = sorted(name for name in named if not name.removesuffix(" (deleted)").endswith((".so", ".pyc")))
         self.mapped = sum(1 for fields in lines if len(fields) < 6)
 
     def __eq__(self, other: object) -> bool:
@@ -104,6 +104,13 @@ def test_timeouts_and_stops(reaped: Reaped, tmp_path: Path, backend: Selection) 
             vm.reset()
 
     reaped(action)
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_resets_without_end(reaped: Reaped, tmp_path: Path, backend: Selection, cpus: int) -> None:
+    image = tiny.image(tmp_path, "mov dx, 0xcf9\n mov al, 6\n out dx, al\n" + tiny.SPIN)
+    machine = pyhv.Machine(image, format="flat", memory="4M", cpus=cpus, on_reset="restart")
+    reaped(lambda: pyhv.run(machine, backend=backend, timeout=0.03))
 
 
 def test_exceptions_in_the_block(reaped: Reaped, tmp_path: Path, backend: Selection) -> None:

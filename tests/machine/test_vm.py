@@ -95,8 +95,9 @@ def test_never_started(make: Make, backend: Selection) -> None:
     assert vm.outcome is pyhv.Outcome.STOPPED
 
 
-def test_pause_holds_still(make: Make, backend: Selection) -> None:
-    with make(COUNT).start(backend=backend) as vm:
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_pause_holds_still(make: Make, backend: Selection, cpus: int) -> None:
+    with make(COUNT, cpus=cpus).start(backend=backend) as vm:
         wait_until(lambda: counter(vm) > 10)
         for _ in range(3):
             vm.pause()
@@ -109,8 +110,9 @@ def test_pause_holds_still(make: Make, backend: Selection) -> None:
             wait_until(lambda held=held: counter(vm) > held)
 
 
-def test_stop_while_paused(make: Make, backend: Selection) -> None:
-    with make(COUNT).start(backend=backend) as vm:
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_stop_while_paused(make: Make, backend: Selection, cpus: int) -> None:
+    with make(COUNT, cpus=cpus).start(backend=backend) as vm:
         vm.pause()
         vm.stop()
         assert vm.wait(PATIENCE).outcome is pyhv.Outcome.STOPPED
@@ -118,9 +120,10 @@ def test_stop_while_paused(make: Make, backend: Selection) -> None:
         vm.pause()
 
 
-def test_reset_from_outside(make: Make, backend: Selection) -> None:
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_reset_from_outside(make: Make, backend: Selection, cpus: int) -> None:
     """The counter counts the starts at an address that the image sets only once per reset: memory is cleared."""
-    with make("inc dword ptr [0x9000]\n" + COUNT).start(backend=backend) as vm:
+    with make("inc dword ptr [0x9000]\n" + COUNT, cpus=cpus).start(backend=backend) as vm:
         for _ in range(3):
             wait_until(lambda: counter(vm) > 10)
             vm.memory.write_uint(0x8000, 4, 0x4000_0000)
@@ -130,8 +133,9 @@ def test_reset_from_outside(make: Make, backend: Selection) -> None:
         assert vm.outcome is None
 
 
-def test_reset_while_paused_waits_for_resume(make: Make, backend: Selection) -> None:
-    with make(COUNT).start(backend=backend) as vm:
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_reset_while_paused_waits_for_resume(make: Make, backend: Selection, cpus: int) -> None:
+    with make(COUNT, cpus=cpus).start(backend=backend) as vm:
         wait_until(lambda: counter(vm) > 10)
         vm.pause()
         vm.memory.write_uint(0x8000, 4, 0x4000_0000)
@@ -147,8 +151,9 @@ def test_a_guests_reset_ends_the_run(make: Make, backend: Selection, how: str) -
     assert result.detail and result.console == "x"
 
 
+@pytest.mark.parametrize("cpus", [1, 3])
 @pytest.mark.parametrize("how", RESETS)
-def test_a_guests_reset_starts_it_again(make: Make, backend: Selection, how: str) -> None:
+def test_a_guests_reset_starts_it_again(make: Make, backend: Selection, how: str, cpus: int) -> None:
     """CMOS survives a reset, memory does not: the guest counts its starts in CMOS byte 0x50 and ends at the third."""
     source = (
         "mov al, 0x50\n out 0x70, al\n in al, 0x71\n inc al\n mov bl, al\n out 0x71, al\n"
@@ -158,7 +163,7 @@ def test_a_guests_reset_starts_it_again(make: Make, backend: Selection, how: str
         f"2: {tiny.exit(0)}"
         f"9: {tiny.exit(9)}"
     )
-    result = pyhv.run(make(source, on_reset="restart"), backend=backend, timeout=PATIENCE)
+    result = pyhv.run(make(source, on_reset="restart", cpus=cpus), backend=backend, timeout=PATIENCE)
     assert result.outcome is pyhv.Outcome.PASSED, result.report()
     assert result.console == "123"
 
