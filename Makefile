@@ -67,6 +67,7 @@ check: venv
 	@$(BIN)/mypy
 
 bench: deps venv guests
+	@$(BIN)/pip install --quiet --disable-pip-version-check 'unicorn>=2' || echo "Unicorn is left out: pip cannot install it"
 	@$(BIN)/python scripts/bench.py
 
 clean:

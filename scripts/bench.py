@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import kvm, start
+from bench import kvm, sim, start
 from bench.measure import NotMeasured, Row
 
 GROUPS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {
@@ -22,6 +22,9 @@ GROUPS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {
     "exits": (kvm.exits, 5),
     "import": (start.imports, 11),
     "memory": (start.memory, 3),
+    "integer": (sim.integer, 5),
+    "sim-lives": (sim.lives, 5),
+    "linux": (sim.linux, 3),
 }
 """Each group with how often it is measured."""
 
