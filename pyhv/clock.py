@@ -45,6 +45,10 @@ class Clock(Protocol):
         """Nanoseconds since the Unix epoch, UTC, as this machine sees it."""
         ...
 
+    def set_wall(self, wall_ns: int) -> None:
+        """Make the wall clock show `wall_ns` now."""
+        ...
+
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """Call once when `now_ns()` reaches the deadline (at once if it has already), with the machine's lock held."""
         ...
@@ -107,6 +111,9 @@ class ManualClock:
 
     def wall_ns(self) -> int:
         return self._wall_start + self._now
+
+    def set_wall(self, wall_ns: int) -> None:
+        self._wall_start = wall_ns - self._now
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         return self._timers.add(deadline_ns, callback)

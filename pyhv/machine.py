@@ -25,6 +25,7 @@ MAX_MEMORY = 1 << 40
 IRQCHIPS = ("split", "kernel")
 HUGEPAGES = ("none", "transparent", "2M", "1G")
 ON_RESET = ("exit", "restart")
+UNPACK = ("auto", "yes", "no")
 
 
 @record(frozen=True, init=False)
@@ -41,6 +42,10 @@ class Machine:
     - `debug_exit`: port of the debug exit device, or None (in documents "none") to leave it out.
     - `load_address`, `entry`: for flat images, where they go and start (entry defaults to the load address).
     - `on_reset`: a guest's reset ends the run ("exit"), or starts it again ("restart").
+    - `date`: what the machine's clock shows at its start, in ISO 8601, UTC unless it says otherwise. None: the host's
+      time; 2026-01-01 on a deterministic backend.
+    - `unpack`: a bzImage's kernel is unpacked on the host and entered directly ("yes"), or unpacks itself ("no"). "auto" is
+      "yes" where it can be done and the backend is deterministic.
     """
 
     kernel: str
@@ -59,6 +64,8 @@ class Machine:
     load_address: int = 0x7C00
     entry: int | None = None
     on_reset: str = "exit"
+    date: str | None = None
+    unpack: str = "auto"
     name: str = field(default="", compare=False)
 
     def __init__(
@@ -80,6 +87,8 @@ class Machine:
         load_address: int = 0x7C00,
         entry: int | None = None,
         on_reset: str = "exit",
+        date: str | None = None,
+        unpack: str = "auto",
         name: str = "",
     ) -> None:
         put = object.__setattr__
@@ -100,6 +109,8 @@ class Machine:
         put(self, "load_address", _integer("load_address", load_address, 0, (1 << 32) - 1))
         put(self, "entry", None if entry is None else _integer("entry", entry, 0, (1 << 32) - 1))
         put(self, "on_reset", _choice("on_reset", on_reset, ON_RESET))
+        put(self, "date", None if date is None else _date(date))
+        put(self, "unpack", _choice("unpack", unpack, UNPACK))
         put(self, "name", _text("name", name))
 
     def replace(self, **changes: Any) -> Machine:
@@ -219,6 +230,28 @@ def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"{name}: {value!r} is not one of {', '.join(choices)}")
     return value
+
+
+def _date(value: object) -> str:
+    text = _text("date", value)
+    date_ns(text)
+    return text
+
+
+def date_ns(text: str) -> int:
+    """A date in ISO 8601 as nanoseconds since 1970, UTC. Raises ConfigError."""
+    from datetime import UTC, datetime
+
+    try:
+        when = datetime.fromisoformat(text)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        passed = when - datetime(1970, 1, 1, tzinfo=UTC)
+    except (ValueError, OverflowError):
+        passed = None
+    if passed is None or passed.days < 0:
+        raise ConfigError(f"date: {text!r} is not a date from 1970 on, as in 2026-12-31 or 2026-12-31T23:59:50")
+    return ((passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds) * 1_000
 
 
 def _memory(value: int | str) -> int:

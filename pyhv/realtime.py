@@ -20,6 +20,7 @@ class RealClock:
         self._loop = loop
         self._origin = time.monotonic_ns()
         self._frozen: int | None = None
+        self._wall_shift = 0
 
     def now_ns(self) -> int:
         """Nanoseconds since the machine's start, without the time for which it was paused."""
@@ -28,8 +29,12 @@ class RealClock:
         return time.monotonic_ns() - self._origin
 
     def wall_ns(self) -> int:
-        """The host's UTC time, in nanoseconds since the epoch."""
-        return time.time_ns()
+        """The host's UTC time, in nanoseconds since the epoch, unless it was set to another."""
+        return time.time_ns() + self._wall_shift
+
+    def set_wall(self, wall_ns: int) -> None:
+        """Make the wall clock show `wall_ns` now."""
+        self._wall_shift = wall_ns - time.time_ns()
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """Call once on the loop's thread, with the machine's lock held."""

@@ -101,6 +101,10 @@ class Vm:
             handle.add_memory(address, size, backing=backing)
         self.memory = handle.memory
         self.clock: Clock = handle.clock or self._real_clock
+        if machine.date is not None:
+            from pyhv.machine import date_ns
+
+            self.clock.set_wall(date_ns(machine.date))
         self.pc = Pc(
             machine,
             memory=self.memory,
@@ -121,7 +125,10 @@ class Vm:
         from pyhv import boot
 
         machine = self.machine
-        self.boot = boot.load_machine(machine, self.memory)
+        directly = machine.unpack == "yes" or (
+            machine.unpack == "auto" and self.backend.hypervisor.capabilities.deterministic
+        )
+        self.boot = boot.load_machine(machine, self.memory, unpack=directly, or_packed=machine.unpack == "auto")
         self.vcpus[0].system = self.boot.system
         self.vcpus[0].general = self.boot.general
 

@@ -47,6 +47,7 @@ def load(
     entry: int | None = None,
     aml: bytes = b"",
     unpack: bool = False,
+    or_packed: bool = False,
     zeroed: bool = True,
 ) -> BootState:
     """Put an image and what it expects from firmware into guest memory; gives the boot processor's first state.
@@ -57,6 +58,7 @@ def load(
     - `load_address`, `entry`: for flat images, linear addresses; the entry is the load address unless given.
     - `aml`: more contents for \\_SB in the DSDT, from `pyhv.boot.aml`.
     - `unpack`: unpack a bzImage's kernel on the host and enter that, instead of the image's own unpacker.
+    - `or_packed`: an image that cannot be unpacked on the host unpacks itself.
     - `zeroed`: False when memory may hold something (a restart), so that an image's zeros must be written.
 
     Raises BootError for an image that cannot be booted, ConfigError for other mistakes; each is one line.
@@ -90,7 +92,7 @@ def load(
     if format == "bzimage":
         from pyhv.boot import bzimage
 
-        return bzimage.load_unpacked(request) if unpack else bzimage.load(request)
+        return bzimage.load_unpacked(request, or_packed=or_packed) if unpack else bzimage.load(request)
     if format == "elf":
         from pyhv.boot import elf_kernel
 
@@ -101,7 +103,13 @@ def load(
 
 
 def load_machine(
-    machine: Machine, memory: GuestMemory, *, aml: bytes = b"", unpack: bool = False, zeroed: bool = True
+    machine: Machine,
+    memory: GuestMemory,
+    *,
+    aml: bytes = b"",
+    unpack: bool = False,
+    or_packed: bool = False,
+    zeroed: bool = True,
 ) -> BootState:
     """`load` for a machine's description; a module is "path" or "path arguments", all of which the guest is told."""
     return load(
@@ -117,6 +125,7 @@ def load_machine(
         entry=machine.entry,
         aml=aml,
         unpack=unpack,
+        or_packed=or_packed,
         zeroed=zeroed,
     )
 

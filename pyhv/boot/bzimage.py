@@ -7,7 +7,7 @@ from pyhv.boot.linux import Kernel, finish
 from pyhv.boot.placer import Placer
 from pyhv.boot.segments import Piece, place
 from pyhv.boot.setup_header import HIGH_ADDRESS, read_setup_header
-from pyhv.errors import BootError
+from pyhv.errors import BootError, CapabilityMissing
 
 if TYPE_CHECKING:
     from pyhv.boot.request import Request
@@ -47,14 +47,25 @@ def load(request: Request) -> BootState:
     return finish(request, kernel, placer)
 
 
-def load_unpacked(request: Request) -> BootState:
-    """Unpack a bzImage's kernel here and enter it directly. Raises BootError, ConfigError, CapabilityMissing."""
+def load_unpacked(request: Request, *, or_packed: bool = False) -> BootState:
+    """Unpack a bzImage's kernel here and enter it directly. Raises BootError, ConfigError, CapabilityMissing.
+
+    With `or_packed` an image that cannot be unpacked here is loaded as it is.
+    """
     from pyhv.boot import elf_kernel
     from pyhv.boot.image import Image
     from pyhv.boot.payload import unpack
+    from pyhv.log import event
 
     packed = request.kernel
-    kernel = Image(unpack(packed), packed.name, packed.what)
+    try:
+        payload = unpack(packed)
+    except (BootError, CapabilityMissing) as error:
+        if not or_packed:
+            raise
+        event("packed", kernel=packed.name, reason=str(error))
+        return load(request)
+    kernel = Image(payload, packed.name, packed.what)
     return elf_kernel.load(request.with_kernel(kernel), read_setup_header(packed))
 
 

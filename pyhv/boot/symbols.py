@@ -61,6 +61,17 @@ class SymbolTable:
         self._load()
         return self._names.get(name)
 
+    def extent(self, name: str) -> tuple[int, int] | None:
+        """The first and the last address of a symbol; one without a size goes up to the next."""
+        start = self.address(name)
+        if start is None:
+            return None
+        index = bisect_right(self._addresses, start) - 1
+        size = self._symbols[index][1]
+        if not size:
+            size = self._addresses[index + 1] - start if index + 1 < len(self._addresses) else 1
+        return start, start + size - 1
+
     def _load(self) -> None:
         if self._loaded:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyhv._types import TYPE_CHECKING
 from pyhv.cli.options import Command, HelpWanted, Option, Positional, UsageError, choice, integer, seconds
 from pyhv.hv.names import BACKENDS, REQUIREMENTS
-from pyhv.machine import FORMATS, HUGEPAGES, IRQCHIPS, ON_RESET
+from pyhv.machine import FORMATS, HUGEPAGES, IRQCHIPS, ON_RESET, UNPACK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,37 +19,78 @@ def _debug_exit(text: str) -> int | None:
     return None if text == "none" else integer(text)
 
 
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = TRACED if text == "all" else tuple(text.split(","))
+    if not set(kinds) <= set(TRACED):
+        raise ValueError(f"all, or some of {','.join(TRACED)}")
+    return kinds
+
+
+TRACED = ("exits", "exceptions", "interrupts", "branches", "instructions")
+MACHINE = (
+    Option("--initrd", "initial RAM disk", "FILE"),
+    Option("--cmdline", "kernel command line", "TEXT", alias="--append", default=""),
+    Option("--module", "a boot module, with its arguments", "'FILE [ARGS]'", many=True, key="modules"),
+    Option("--memory", "RAM, as in 512M (default: 256M)", "SIZE", short="-m", default="256M"),
+    Option("--cpus", "virtual CPUs (default: 1)", "N", default=1, convert=integer),
+    Option("--format", f"how KERNEL is read: {', '.join(FORMATS)}", "NAME", default="auto", convert=choice(FORMATS)),
+    Option("--load-address", "flat images: where they go (default: 0x7c00)", "ADDR", default=0x7C00, convert=integer),
+    Option("--entry", "flat images: where they start (default: the load address)", "ADDR", convert=integer),
+    Option("--backend", "what executes the guest: auto, kvm, sim", "NAME", default="auto", convert=choice(BACKENDS)),
+    Option("--require", "fail where the host lacks it: kvm, amd-v", "WHAT", convert=choice(REQUIREMENTS), many=True),
+    Option("--cpu", "CPUID template (default: host)", "MODEL", default="host"),
+    Option("--feature", "add or mask a CPUID feature", "+NAME|-NAME", many=True, key="features"),
+    Option("--irqchip", "where the PIC lives: split, kernel", "WHERE", default="split", convert=choice(IRQCHIPS)),
+    Option("--hugepages", f"what backs RAM: {', '.join(HUGEPAGES)}", "KIND", default="none", convert=choice(HUGEPAGES)),
+    Option("--debug-exit", "debug exit port, or none (default: 0xf4)", "PORT", default=0xF4, convert=_debug_exit),
+    Option("--on-reset", "what a guest's reset does: exit, restart", "WHAT", default="exit", convert=choice(ON_RESET)),
+    Option("--date", "what the clock shows at the start, UTC (default: host's; sim: 2026-01-01)", "ISO-8601"),
+    Option(
+        "--unpack",
+        f"bzImage: unpack it on the host: {', '.join(UNPACK)}",
+        "WHEN",
+        default="auto",
+        convert=choice(UNPACK),
+    ),
+    Option("--seed", "what a deterministic backend draws from", "N", default=0, convert=integer),
+    Option("--timeout", "end the run, with status 124", "SECONDS", convert=seconds),
+    Option("--json", "print the result as JSON on stdout, the console on stderr", flag=True),
+    Option("--stats", "show the backend's counters on stderr (they are in --json as well)", flag=True),
+    Option("--log", "also write the console to a file", "FILE"),
+    Option("--quiet", "no verdict line on stderr", short="-q", flag=True),
+    VERBOSE,
+)
+KERNEL = Positional("KERNEL", "bzImage, multiboot or PVH ELF, vmlinux, or a flat image")
 RUN = Command(
     "run",
     "Boot a kernel. Its console is stdout, its verdict the exit status: 0 passed, 1 failed, 3 panic or triple fault,\n"
     "124 timeout, 125 host or usage error. In a terminal, Ctrl-a x ends the machine and Ctrl-a h helps.",
     "pyhv.cli.run",
+    MACHINE,
+    (KERNEL,),
+)
+TRACE = Command(
+    "trace",
+    "Boot a kernel and show what its processors do, a line an event.\n"
+    "The trace is stdout and the console stderr; with --output the console is stdout. KVM shows exits only.",
+    "pyhv.cli.trace",
     (
-        Option("--initrd", "initial RAM disk", "FILE"),
-        Option("--cmdline", "kernel command line", "TEXT", alias="--append", default=""),
-        Option("--module", "a boot module, with its arguments", "'FILE [ARGS]'", many=True, key="modules"),
-        Option("--memory", "RAM, as in 512M (default: 256M)", "SIZE", short="-m", default="256M"),
-        Option("--cpus", "virtual CPUs (default: 1)", "N", default=1, convert=integer),
-        Option("--format", f"how KERNEL is read: {', '.join(FORMATS)}", "NAME", default="auto", convert=choice(FORMATS)),
-        Option("--load-address", "flat images: where they go (default: 0x7c00)", "ADDR", default=0x7C00, convert=integer),
-        Option("--entry", "flat images: where they start (default: the load address)", "ADDR", convert=integer),
-        Option("--backend", "what executes the guest: auto, kvm, sim", "NAME", default="auto", convert=choice(BACKENDS)),
-        Option("--require", "fail where the host lacks it: kvm, amd-v", "WHAT", convert=choice(REQUIREMENTS), many=True),
-        Option("--cpu", "CPUID template (default: host)", "MODEL", default="host"),
-        Option("--feature", "add or mask a CPUID feature", "+NAME|-NAME", many=True, key="features"),
-        Option("--irqchip", "where the PIC lives: split, kernel", "WHERE", default="split", convert=choice(IRQCHIPS)),
-        Option("--hugepages", f"what backs RAM: {', '.join(HUGEPAGES)}", "KIND", default="none", convert=choice(HUGEPAGES)),
-        Option("--debug-exit", "debug exit port, or none (default: 0xf4)", "PORT", default=0xF4, convert=_debug_exit),
-        Option("--on-reset", "what a guest's reset does: exit, restart", "WHAT", default="exit", convert=choice(ON_RESET)),
-        Option("--seed", "what a deterministic backend draws from", "N", default=0, convert=integer),
-        Option("--timeout", "end the run, with status 124", "SECONDS", convert=seconds),
-        Option("--json", "print the result as JSON on stdout, the console on stderr", flag=True),
-        Option("--stats", "show the backend's counters on stderr (they are in --json as well)", flag=True),
-        Option("--log", "also write the console to a file", "FILE"),
-        Option("--quiet", "no verdict line on stderr", short="-q", flag=True),
-        VERBOSE,
+        Option(
+            "--what",
+            f"all, or some of {','.join(TRACED)} (default: exits)",
+            "KINDS",
+            default=("exits",),
+            convert=_kinds,
+        ),
+        Option("--address", "only what happens there: a symbol, an address, or LOW-HIGH", "WHERE"),
+        Option(
+            "--limit", "show so many events, count the others (default: 100000)", "N", default=100_000, convert=integer
+        ),
+        Option("--output", "write the trace to a file", "FILE", short="-o"),
+        Option("--symbols", "ELF file that names addresses (default: KERNEL)", "FILE"),
+        *MACHINE,
     ),
-    (Positional("KERNEL", "bzImage, multiboot or PVH ELF, vmlinux, or a flat image"),),
+    (KERNEL,),
 )
 DOCTOR = Command(
     "doctor",
@@ -57,7 +98,7 @@ DOCTOR = Command(
     "pyhv.cli.doctor",
     (Option("--json", "print the findings as JSON", flag=True), VERBOSE),
 )
-COMMANDS = {command.name: command for command in (RUN, DOCTOR)}
+COMMANDS = {command.name: command for command in (RUN, TRACE, DOCTOR)}
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, Values]:

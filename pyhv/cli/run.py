@@ -15,6 +15,7 @@ from pyhv.result import Outcome
 from pyhv.vm import Vm
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO
 
     from pyhv.cli.options import Values
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 def command(options: Values) -> int:
     """Run and report; returns the exit status."""
-    machine = Machine(
+    return execute(machine_of(options), options)
+
+
+def machine_of(options: Values) -> Machine:
+    """The machine that the options describe. Raises ConfigError."""
+    return Machine(
         options.kernel,
         initrd=options.initrd,
         cmdline=options.cmdline,
@@ -39,15 +45,23 @@ def command(options: Values) -> int:
         hugepages=options.hugepages,
         debug_exit=options.debug_exit,
         on_reset=options.on_reset,
+        date=options.date,
+        unpack=options.unpack,
     )
+
+
+def execute(machine: Machine, options: Values, *, prepare: Callable[[Vm], None] | None = None, console: int = 1) -> int:
+    """Run with the console on a descriptor and report; `prepare` sees the machine before it runs."""
     selection = select(options.backend, options.require)
     event("backend", backend=selection.name, reason=selection.reason)
     log = _open_log(options.log)
-    output = 2 if options.json else 1
+    output = 2 if options.json else console
     try:
         with Vm(machine, backend=selection, seed=options.seed, statistics=options.stats) as vm:
             if log is not None:
                 vm.console.add_sink(log.write)
+            if prepare is not None:
+                prepare(vm)
             event("loaded", format=vm.boot.format, entry=hex(vm.boot.entry), image=[hex(a) for a in vm.boot.image])
             interrupted = _drive(vm, output, options.timeout)
             result = vm.result()

@@ -39,7 +39,3 @@ class VirtualClock(ManualClock):
             return
         with self._lock:
             super().advance_to(target_ns)
-
-    def set_wall(self, wall_ns: int) -> None:
-        """Make the wall clock show `wall_ns` (Unix time in nanoseconds) now."""
-        self._wall_start = wall_ns - self._now
