@@ -130,8 +130,7 @@ def _nested_fault(vcpu: SimVcpu) -> Exit | None:
             return MmioWrite(access.addr, access.data.to_bytes(8, "little")[:size])
         vcpu.expect_reply(_finish_mmio, size)
         return MmioRead(access.addr, size)
-    if vcpu.vm.memory.find(address) is None or quad[_INFO1] & v.NPF_TABLE:
-        vcpu.open_bus(address)
+    if vcpu.vm.memory.find(address) is None and vcpu.open_bus(address):
         return None
     return unknown(vcpu, v.EXIT_NPF)
 

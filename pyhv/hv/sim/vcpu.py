@@ -39,6 +39,7 @@ LVT_LINT0, LVT_MASKED, EXTINT = 0x350, 1 << 16, 7 << 8
 LINT0_VIRTUAL_WIRE = 0x700
 DR6_SINGLE_STEP = 1 << 14
 MAX_BREAKPOINTS = 4
+MAX_BORROWED = 16
 INTERCEPTS1 = (
     v.INTR
     | v.NMI
@@ -57,6 +58,7 @@ INTERCEPTS2 = (
     v.VMRUN | v.VMMCALL | v.VMLOAD | v.VMSAVE | v.STGI | v.CLGI | v.SKINIT | v.MONITOR | v.MWAIT | v.XSETBV | v.RDPRU
 )
 _RIP, _RFLAGS, _SHADOW, _INJECT = v.RIP >> 3, v.RFLAGS >> 3, v.INTERRUPT_SHADOW >> 3, v.EVENTINJ >> 3
+_EXITCODE = v.EXITCODE >> 3
 _CR0, _CR4, _EFER, _DR6, _DR7 = v.CR0 >> 3, v.CR4 >> 3, v.EFER >> 3, v.DR6 >> 3, v.DR7 >> 3
 _BUDGET, _VMEXIT, _REQUEST = lib.SIM_STOP_BUDGET, lib.SIM_STOP_VMEXIT, lib.SIM_STOP_REQUEST
 _EOI, _INIT, _EVENT = lib.SIM_STOP_EOI, lib.SIM_STOP_INIT, lib.SIM_STOP_EVENT
@@ -89,7 +91,7 @@ class SimVcpu:
         self._cpuid_cache: dict[tuple[int, int], CpuidEntry | None] = {}
         self._stepping = False
         self._breakpoints: tuple[int, ...] = ()
-        self._borrowed: list[tuple[int, int]] = []
+        self._borrowed: list[list[tuple[int, int]]] = []
         self._string: Any = None
         self._control()
         lib.sim_vapic_enable(self.native, vm.config.irqchip != "none")
@@ -167,7 +169,7 @@ class SimVcpu:
             if self._turn <= 0:
                 self._turn = vm.quantum(self)
             before = vm.enter(self)
-            budget = vm.budget(self._turn)
+            budget = 1 if self._borrowed else vm.budget(self._turn)
             if self._inside:
                 reason = _run(self.native, budget)
             else:
@@ -177,12 +179,14 @@ class SimVcpu:
             self._turn -= vm.leave(_tsc(self.native), before)
             if vm.cuts_turn(self, self._turn):
                 self._turn = 0
-            if self._borrowed:
-                self._give_back(reason)
             if reason == _VMEXIT:
                 self._inside = False
+                if self._borrowed and self.vmcb.quad[_EXITCODE] != v.EXIT_NPF:
+                    self._give_back()
                 exit = exits.handle(self)
             elif reason == _BUDGET:
+                if self._borrowed:
+                    self._give_back()
                 exit = None
             else:
                 exit = self._stopped(reason)
@@ -298,15 +302,21 @@ class SimVcpu:
         """The next `complete_hypercall` goes to `finish`."""
         self._reply = (finish, -2)
 
-    def open_bus(self, address: int) -> None:
-        """Let the next instruction find what an address bus without a device gives, all ones, in the page at `address`."""
-        self._borrowed = self.vm.tables.map_for_now(address, self.vm.open_bus())
-        self._turn = max(self._turn, 1)
+    def open_bus(self, address: int) -> bool:
+        """Let one instruction find what an address bus without a device gives, all ones, in the page at `address`.
 
-    def _give_back(self, reason: int) -> None:
-        """One instruction later, the page is gone again."""
-        self.vm.tables.undo(self._borrowed)
-        self._borrowed = []
+        Its page-table walks may need several such pages; False where it needs more than any walk does.
+        """
+        if len(self._borrowed) >= MAX_BORROWED:
+            self._give_back()
+            return False
+        self._borrowed.append(self.vm.tables.map_for_now(address, self.vm.open_bus()))
+        return True
+
+    def _give_back(self) -> None:
+        """One instruction later, the pages are gone again."""
+        while self._borrowed:
+            self.vm.tables.undo(self._borrowed.pop())
         lib.sim_tlb_flush(self.native, ASID)
 
     def close_window(self) -> None:
