@@ -1,7 +1,7 @@
 """The firmware's legacy in guest memory, built once for each kind of machine and then only copied.
 
-The tables lie right below the fixed part of the BIOS segment, so that a small machine touches one page there; the MP
-floating pointer is in the EBDA, where it is found first.
+The tables lie right below the fixed part of the BIOS segment, so that a small machine touches one page there. The MP
+floating pointer is in the EBDA, where it is found first, and in the BIOS segment for kernels that look only there.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ class Firmware:
 def build(cpus: int, aml: bytes = b"") -> Firmware:
     """Tables for `cpus` processors; `aml` is added to \\_SB in the DSDT. Raises ConfigError when it does not fit."""
     mp = mptable.configuration(cpus)
-    mp_at = (bios.TOP_BASE - len(mp)) & -16
+    mp_at = (bios.TOP_BASE - len(mp) - mptable.POINTER_SIZE) & -16
+    pointer = mptable.floating_pointer(mp_at)
     base, tables = acpi.build_below(mp_at, cpus, aml)
     if base < BIOS_AREA:
         raise ConfigError(f"--cpus: {cpus}: the ACPI tables do not fit below 1 MiB ({len(tables)} bytes)")
-    area = tables.ljust(mp_at - base, b"\0") + mp.ljust(bios.TOP_BASE - mp_at, b"\0") + bios.top_of_segment()
-    ebda = bytes((EBDA_KIB,)).ljust(16, b"\0") + mptable.floating_pointer(mp_at)
+    mp = mp.ljust(bios.TOP_BASE - mp_at - len(pointer), b"\0") + pointer
+    area = tables.ljust(mp_at - base, b"\0") + mp + bios.top_of_segment()
+    ebda = bytes((EBDA_KIB,)).ljust(16, b"\0") + pointer
     return Firmware(((0, bios.low_memory()), (EBDA_BASE, ebda), (base, area)), base)

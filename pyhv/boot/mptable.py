@@ -21,12 +21,13 @@ FEATURES: Final = 0x201
 """CPUID leaf 1 EDX: FPU and APIC."""
 BROADCAST: Final = 0xFF
 INT, NMI, EXTINT = 0, 1, 3
+POINTER_SIZE: Final = 16
 MAX_CPUS: Final = 255
 """APIC ids 0 to 254."""
 
 
 def floating_pointer(table_at: int) -> bytes:
-    """16 bytes for a 16-byte boundary in the EBDA (4.1); virtual wire mode."""
+    """16 bytes for a 16-byte boundary in the EBDA or the BIOS segment (4.1); virtual wire mode."""
     return checksummed(struct.pack("<4sIBBB5x", b"_MP_", table_at, 1, SPECIFICATION, 0), 10)
 
 

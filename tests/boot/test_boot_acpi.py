@@ -107,6 +107,7 @@ def _floating_pointer(memory: GuestMemory) -> int:
 def test_the_mp_table(cpus: int) -> None:
     memory = machine(cpus)
     pointer = _floating_pointer(memory)
+    assert memory.read(scan(memory, 0xF0000, 0x10000, b"_MP_", 16), 16) == memory.read(pointer, 16)
     at, length, revision = struct.unpack("<IBB", memory.read(pointer + 4, 6))
     assert (length, revision) == (1, 4)
     size = memory.read_uint(at + 4, 2)
