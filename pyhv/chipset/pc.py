@@ -75,9 +75,9 @@ class Pc:
         self._devices: list[ChipsetDevice] = []
         self.serial = Serial(output=output, irq=self.line(layout.COM_IRQS[layout.COM1]), clock=clock)
         self._add(self.serial)
+        self._defer()
         if machine.debug_exit is not None:
             self._add(DebugExit(control=control, port=machine.debug_exit))
-        self._defer()
         if machine.devices:
             self._attach_user_devices(add_msrs)
 

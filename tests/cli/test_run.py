@@ -183,6 +183,8 @@ def test_files_that_are_no_kernels(pyhv_run: Pyhv, tmp_path: Path) -> None:
         (["--irqchip", "none"], ["--irqchip", "'none'", "split"]),
         (["--debug-exit", "0x10000"], ["--debug-exit", "65536"]),
         (["--debug-exit", "f4"], ["--debug-exit", "'f4'"]),
+        (["--debug-exit", "0x3f8"], ["debug exit", "[0x3f8, 0x3fc)", "serial"]),
+        (["--debug-exit", "0x60"], ["debug exit", "[0x60, 0x64)", "overlaps"]),
         (["--on-reset", "sleep"], ["--on-reset", "'sleep'"]),
         (["--feature", "avx"], ["--feature", "'avx'"]),
         (["--feature", "+nosuchfeature"], ["--feature", "nosuchfeature"]),

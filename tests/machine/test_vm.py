@@ -225,6 +225,16 @@ def test_exits_one_by_one(make: Make, backend: Selection) -> None:
         assert list(vm.exits()) == []
 
 
+def test_exits_over_a_reset(make: Make, backend: Selection) -> None:
+    source = (
+        f"mov al, 0x50\n out 0x70, al\n in al, 0x71\n inc al\n out 0x71, al\n cmp al, 3\n jae 2f\n{RESETS['0xcf9']}2:"
+    )
+    with pyhv.Vm(make(source + tiny.exit(0), on_reset="restart"), backend=backend) as vm:
+        ports = [event.port for event in vm.exits() if isinstance(event, x.PioOut)]
+        assert ports == [0x70, 0x71, 0xCF9, 0x70, 0x71, 0xCF9, 0x70, 0x71, 0xF4]
+        vm.result().check()
+
+
 def test_exits_answered_by_the_caller(make: Make, backend: Selection) -> None:
     """Without the machine's devices: the caller is the bus."""
     source = "mov dx, 0x1234\n in ax, dx\n not ax\n out dx, ax\n 1: mov ebx, 0xd0000000\n" + tiny.HALT
