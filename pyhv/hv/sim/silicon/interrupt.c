@@ -214,7 +214,8 @@ static void take_exception(Cpu *cpu)
     }
     if (fault && e.vector != EXC_DF)
         cpu->rflags |= FLAG_RF; /* in the pushed image; the delivery clears it */
-    cpu->budget--;
+    if (!cpu->nested_faults)
+        cpu->budget--;
     bool error = e.has_error && (cpu->cr0 & CR0_PE);
     trace_exception(cpu, cpu->r[REG_RIP], e.vector, error, e.error, e.vector == EXC_PF ? e.cr2 : 0, 0);
     deliver_event(cpu, NULL, EVENT_EXCEPTION, e.vector, false, error, e.error, cpu->r[REG_RIP]);
