@@ -19,9 +19,9 @@ from pyhv.hv.exits import (
     Shutdown,
     Wrmsr,
 )
-from pyhv.hv.sim import msrs
+from pyhv.hv.sim import msrs, string_pio
 from pyhv.hv.sim import vmcb as v
-from pyhv.hv.sim.native import ffi, lib
+from pyhv.hv.sim.native import lib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,6 @@ _RAX, _RIP, _RFLAGS, _EFER, _CR0, _CR4 = (o >> 3 for o in (v.RAX, v.RIP, v.RFLAG
 _MASKS = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF}
 _LOW = 0xFFFF_FFFF
 UD, GP, DB = 6, 13, 1
-STRING_BYTES = 4096
 KVM_ENOSYS, KVM_EPERM = 1000, 1
 KVM_HC_VAPIC_POLL_IRQ = 1
 OPEN_BUS_LIMIT = 1 << 52
@@ -78,7 +77,7 @@ def _pio(vcpu: SimVcpu) -> Exit | None:
     info = quad[_INFO1]
     port, size = info >> 16 & 0xFFFF, info >> 4 & 7
     if info & v.IOIO_STR:
-        return _string_pio(vcpu, info, port, size)
+        return string_pio.start(vcpu, info)
     if info & v.IOIO_IN:
         vcpu.expect_reply(_finish_in, size)
         return PioIn(port, size, 1)
@@ -93,27 +92,6 @@ def _finish_in(vcpu: SimVcpu, data: bytes) -> None:
     size = len(data)
     quad[_RAX] = value if size == 4 else quad[_RAX] & ~_MASKS[size] | value
     vcpu.skip(quad[_INFO2])
-
-
-def _string_pio(vcpu: SimVcpu, info: int, port: int, size: int) -> Exit | None:
-    count = STRING_BYTES // size if info & v.IOIO_REP else 1
-    if info & v.IOIO_IN:
-        count = min(count, vcpu.string_count(info))
-        vcpu.expect_reply(_finish_ins, size * count)
-        return PioIn(port, size, count)
-    buffer = vcpu.string_buffer
-    moved = lib.sim_string_io(vcpu.native, buffer, count, 0)
-    if not moved:
-        # the fault of reading the first item is ready for injection
-        return None if vcpu.vmcb.quad[_INJECT] & v.EVENT_VALID else unknown(vcpu, v.EXIT_IOIO)
-    return PioOut(port, size, moved, bytes(ffi.buffer(buffer, moved * size)))
-
-
-def _finish_ins(vcpu: SimVcpu, data: bytes) -> None:
-    size = vcpu.vmcb.quad[_INFO1] >> 4 & 7
-    buffer = vcpu.string_buffer
-    ffi.buffer(buffer)[: len(data)] = data
-    lib.sim_string_io(vcpu.native, buffer, len(data) // size, 1)
 
 
 def _nested_fault(vcpu: SimVcpu) -> Exit | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from threading import get_ident
-
+from pyhv._builtin import get_ident
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, GuestMemoryError, VmmError
 from pyhv.hv.exits import Debug, Halt, InternalError, Interrupted, IoapicEoi, Shutdown
-from pyhv.hv.sim import exits, msrs, state, walk
+from pyhv.hv.sim import exits, msrs, state, string_pio, walk
 from pyhv.hv.sim import vmcb as v
 from pyhv.hv.sim.native import ffi, lib
 from pyhv.hv.sim.vmcb import Vmcb
@@ -93,6 +92,7 @@ class SimVcpu:
         self._breakpoints: tuple[int, ...] = ()
         self._borrowed: list[list[tuple[int, int]]] = []
         self._string: Any = None
+        self._later: list[Exit] = []
         self._control()
         lib.sim_vapic_enable(self.native, vm.config.irqchip != "none")
         self._power_on()
@@ -134,6 +134,7 @@ class SimVcpu:
         vmcb.quad[_INJECT] = vmcb.quad[_SHADOW] = 0
         vmcb.word[v.INT_CTL >> 2] = v.V_INTR_MASKING
         self._inside = self._halted = self.unfinished = False
+        self._later.clear()
         self._reply = None
         if self.index == 0 and self.vm.config.irqchip != "none":
             self._virtual_wire()
@@ -156,6 +157,8 @@ class SimVcpu:
         if vm.inbox:
             vm.drain()
         self._reply = None
+        if self._later and not self._kicked:
+            return self._later.pop(0)
         while True:
             if self._kicked:
                 self._kicked = False
@@ -327,15 +330,12 @@ class SimVcpu:
     def string_buffer(self) -> Any:
         """Room for the items of a string I/O instruction."""
         if self._string is None:
-            self._string = ffi.new("uint8_t[]", exits.STRING_BYTES)
+            self._string = ffi.new("uint8_t[]", string_pio.BUFFER_SIZE)
         return self._string
 
-    def string_count(self, info: int) -> int:
-        """How many items a REP INS has to go."""
-        if not info & v.IOIO_REP:
-            return 1
-        width = 0xFFFF if info & 0x80 else 0xFFFF_FFFF if info & 0x100 else (1 << 64) - 1
-        return max(1, int(self.gpr[exits.RCX]) & width)
+    def later(self, exit: Exit) -> None:
+        """Return an exit from the next `run`, before the guest goes on."""
+        self._later.append(exit)
 
     # Answers
 
