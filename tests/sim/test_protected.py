@@ -291,7 +291,66 @@ vec13:  mov al, 0xD
     assert text == [0xD, 0, 0x100, 0x30202, 0x700, 0x7777, 0, 0x1234]
 
 
-def task_program_raw(body: str) -> list[int]:
+def test_virtual_mode_extensions() -> None:
+    """INT through the task's own table, CLI, STI, PUSHF and IRET on VIF, with IOPL 0."""
+    body = """
+        mov dword ptr [tss0 + 4], 0x8000
+        mov dword ptr [tss0 + 8], 0x10
+        mov word ptr [tss0 + 0x66], 0x88       # redirection bitmap at 68h, all clear but 31h
+        mov byte ptr [tss0 + 0x68 + 6], 2
+        mov byte ptr [gdt_tss], 0x90
+        mov byte ptr [gdt_tss + 5], 0x89
+        mov ax, 0x50
+        ltr ax
+        mov word ptr [0x30 * 4], offset service - 0x1000
+        mov word ptr [0x30 * 4 + 2], 0x100
+        mov eax, cr4
+        or al, 1
+        mov cr4, eax
+        push 0
+        push 0
+        push 0
+        push 0
+        push 0x0700
+        push 0x0100
+        push 0x20202
+        push 0x0100
+        push offset v86 - 0x1000
+        iret
+.code16
+v86:    sti
+        pushf
+        pop ax
+        mov ds:[0x500], ax      # IF shows VIF, IOPL shows 3
+        int 0x30
+        pushf
+        pop ax
+        mov ds:[0x504], ax      # IRET gave VIF back
+        int 0x31                # not redirected: #GP
+service: pushf
+        pop ax
+        mov ds:[0x502], ax
+        iret
+.code32
+vec13:  pop eax
+        out 0xE9, eax
+        mov ax, 0x10
+        mov ds, ax
+        mov ax, [0x500]
+        out 0xE9, ax
+        mov ax, [0x502]
+        out 0xE9, ax
+        mov ax, [0x504]
+        out 0xE9, ax
+        mov eax, [esp + 8]
+        out 0xE9, eax
+        hlt
+"""
+    text = task_program_raw(body, "tss0_end: .fill 64, 1, 0")
+    assert text == [0, 0x3202, 0x3002, 0x3202, 0xB0202]
+
+
+def task_program_raw(body: str, after_tss: str = "") -> list[int]:
     return outputs(
         f"""
         lgdt [gdtr]
@@ -305,7 +364,7 @@ start:  mov ax, 0x10
 {SET_TSS}
 {body}
 {FLAT32_GDT}
-{TSS.format(entry=0, flags=2)}
+{TSS.format(entry=0, flags=2).replace("tss1:", after_tss + chr(10) + "tss1:")}
 {idt32(13)}
 """
     )

@@ -28,19 +28,22 @@ static void need_protected(Cpu *cpu, const Op *op)
 
 HANDLER(op_pushf)
 {
-    if ((cpu->rflags & FLAG_VM) && (cpu->rflags & FLAG_IOPL) != FLAG_IOPL)
-        RAISE_GP0(cpu, op);
+    bool vme = v86_needs_vme(cpu, op, op->osize);
     INTERCEPT(0x70);
-    push(cpu, op, op->osize, cpu_rflags(cpu) & ~(u64)(FLAG_VM | FLAG_RF));
+    u64 flags = cpu_rflags(cpu) & ~(u64)(FLAG_VM | FLAG_RF);
+    if (vme)
+        flags = (flags & ~(u64)FLAG_IF) | FLAG_IOPL | (flags & FLAG_VIF ? FLAG_IF : 0);
+    push(cpu, op, op->osize, flags);
     NEXT;
 }
 HANDLER(op_popf)
 {
-    if ((cpu->rflags & FLAG_VM) && (cpu->rflags & FLAG_IOPL) != FLAG_IOPL)
-        RAISE_GP0(cpu, op);
+    bool vme = v86_needs_vme(cpu, op, op->osize);
     INTERCEPT(0x71);
     u64 sp = cpu->r[RSP], flags = pop_at(cpu, op, &sp, op->osize);
-    u64 mask = FLAGS_STATUS | FLAG_TF | FLAG_DF | FLAG_NT | (op->osize == 2 ? 0 : FLAG_AC | FLAG_ID);
+    if (vme)
+        flags = vme_flags(cpu, op, flags);
+    u64 mask = (vme ? FLAG_VIF : 0) | FLAGS_STATUS | FLAG_TF | FLAG_DF | FLAG_NT | (op->osize == 2 ? 0 : FLAG_AC | FLAG_ID);
     if (cpu->cpl <= (cpu->rflags & FLAG_IOPL) >> 12)
         mask |= FLAG_IF;
     if (cpu->cpl == 0)
@@ -58,10 +61,15 @@ static bool may_change_if(const Cpu *cpu)
 {
     return !(cpu->cr0 & CR0_PE) || cpu->cpl <= (cpu->rflags & FLAG_IOPL) >> 12;
 }
+/* CLI and STI that may not change IF change VIF: in virtual-8086 mode by CR4.VME, at CPL 3 by CR4.PVI. */
+static bool virtual_if(const Cpu *cpu)
+{
+    return cpu->cpl == 3 && (cpu->cr4 & (cpu->rflags & FLAG_VM ? CR4_VME : CR4_PVI));
+}
 HANDLER(op_cli)
 {
     if (!may_change_if(cpu)) {
-        if ((cpu->cr4 & CR4_PVI) && cpu->cpl == 3 && !(cpu->rflags & FLAG_VM)) {
+        if (virtual_if(cpu)) {
             cpu->rflags &= ~FLAG_VIF;
             NEXT;
         }
@@ -73,7 +81,7 @@ HANDLER(op_cli)
 HANDLER(op_sti)
 {
     if (!may_change_if(cpu)) {
-        if ((cpu->cr4 & CR4_PVI) && cpu->cpl == 3 && !(cpu->rflags & (FLAG_VM | FLAG_VIP))) {
+        if (virtual_if(cpu) && !(cpu->rflags & FLAG_VIP)) {
             cpu->rflags |= FLAG_VIF;
             NEXT;
         }
@@ -168,11 +176,11 @@ static void set_cr0(Cpu *cpu, const Op *op, u64 v)
 
 static u64 cr4_allowed(const Cpu *cpu)
 {
-    u64 m = CR4_TSD | CR4_DE | CR4_MCE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_PVI;
+    u64 m = CR4_TSD | CR4_DE | CR4_MCE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
     m |= cpu_feature(cpu, FEAT_PSE) ? CR4_PSE : 0;
     m |= cpu_feature(cpu, FEAT_PAE) ? CR4_PAE : 0;
     m |= cpu_feature(cpu, FEAT_PGE) ? CR4_PGE : 0;
-    m |= cpu_feature(cpu, FEAT_VME) ? CR4_VME : 0;
+    m |= cpu_feature(cpu, FEAT_VME) ? CR4_VME | CR4_PVI : 0;
     m |= cpu_feature(cpu, FEAT_UMIP) ? CR4_UMIP : 0;
     m |= cpu_feature(cpu, FEAT_LA57) ? CR4_LA57 : 0;
     m |= cpu_feature(cpu, FEAT_FSGSBASE) ? CR4_FSGSBASE : 0;

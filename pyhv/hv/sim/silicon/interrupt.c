@@ -240,8 +240,46 @@ static const Op *soft_interrupt(Cpu *cpu, const Op *op, unsigned vector)
     deliver_event(cpu, op, type, vector, true, false, 0, next);
     return NULL;
 }
+/* INT n of virtual-8086 mode with CR4.VME: true when the TSS's redirection bitmap sends it to the task's own table
+ * (APM vol. 2, 12.2.5 and 12.4). */
+static bool vme_redirected(Cpu *cpu, const Op *op, unsigned vector)
+{
+    const SimSegment *tr = &cpu->seg[SEG_TR];
+    if (!(tr->attrib & 8) || tr->limit < 0x67)
+        RAISE_GP0(cpu, op);
+    u32 map = (u32)mem_read_sys(cpu, op, tr->base + 0x66, 2);
+    if (map < 32 + 0x68 || map - 32 + vector / 8 > tr->limit)
+        RAISE_GP0(cpu, op);
+    return !(mem_read_sys(cpu, op, tr->base + map - 32 + vector / 8, 1) >> (vector & 7) & 1);
+}
+
+static const Op *vme_interrupt(Cpu *cpu, const Op *op, unsigned vector)
+{
+    bool own_if = (cpu->rflags & FLAG_IOPL) == FLAG_IOPL;
+    u32 flags = (u32)cpu_rflags(cpu), entry;
+    u64 sp = cpu->r[RSP];
+    u8 table[4];
+    if (!own_if)
+        flags = (flags & ~FLAG_IF) | FLAG_IOPL | (flags & FLAG_VIF ? FLAG_IF : 0);
+    mem_read(cpu, op, vector * 4, table, 4); /* the task's own access, at linear address 0 */
+    memcpy(&entry, table, 4);
+    push_at(cpu, op, &sp, 2, flags);
+    push_at(cpu, op, &sp, 2, cpu->seg[SEG_CS].selector);
+    push_at(cpu, op, &sp, 2, next_rip(cpu, op));
+    set_sp(cpu, sp);
+    cpu->rflags &= ~(FLAG_TF | FLAG_NT | (own_if ? FLAG_IF : FLAG_VIF));
+    set_v86_segment(cpu, SEG_CS, (u16)(entry >> 16));
+    cpu->r[REG_RIP] = (u16)entry;
+    cpu->event_taken = 1;
+    return far_done(cpu);
+}
+
 HANDLER(op_int)
 {
+    if ((cpu->rflags & FLAG_VM) && (cpu->cr4 & CR4_VME) && vme_redirected(cpu, op, (u8)op->imm)) {
+        svm_intercept(cpu, op, 0x75 - 0x60, 0x75, (u8)op->imm, 0);
+        return vme_interrupt(cpu, op, (u8)op->imm);
+    }
     if ((cpu->rflags & FLAG_VM) && (cpu->rflags & FLAG_IOPL) != FLAG_IOPL)
         RAISE_GP0(cpu, op);
     svm_intercept(cpu, op, 0x75 - 0x60, 0x75, (u8)op->imm, 0);

@@ -519,13 +519,30 @@ static const Op *iret_done(Cpu *cpu)
     return far_done(cpu);
 }
 
+/* PUSHF, POPF and IRET of virtual-8086 mode below IOPL 3: #GP(0), or 16-bit forms on VIF when CR4.VME is set. */
+static bool v86_needs_vme(Cpu *cpu, const Op *op, unsigned size)
+{
+    if (!(cpu->rflags & FLAG_VM) || (cpu->rflags & FLAG_IOPL) == FLAG_IOPL)
+        return false;
+    if (!(cpu->cr4 & CR4_VME) || size != 2)
+        RAISE_GP0(cpu, op);
+    return true;
+}
+
+/* A popped FLAGS image whose IF means VIF. */
+static u64 vme_flags(Cpu *cpu, const Op *op, u64 flags)
+{
+    if ((flags & FLAG_TF) || ((flags & FLAG_IF) && (cpu->rflags & FLAG_VIP)))
+        RAISE_GP0(cpu, op);
+    return flags & FLAG_IF ? flags | FLAG_VIF : flags & ~(u64)FLAG_VIF;
+}
+
 HANDLER(op_iret)
 {
     unsigned size = op->osize, cpl = cpu->cpl;
     u64 old = cpu->rflags;
     cpu->op = op;
-    if (cpu->rflags & FLAG_VM && (cpu->rflags & FLAG_IOPL) != FLAG_IOPL)
-        RAISE_GP0(cpu, op);
+    bool vme = v86_needs_vme(cpu, op, size);
     svm_intercept(cpu, op, 0x74 - 0x60, 0x74, 0, 0);
     u64 mask = FLAGS_STATUS | FLAG_TF | FLAG_DF | FLAG_NT | (size == 2 ? 0 : FLAG_RF | FLAG_AC | FLAG_ID);
     if (!real_or_v86(cpu) && (cpu->rflags & FLAG_NT)) {
@@ -549,11 +566,16 @@ HANDLER(op_iret)
     if (real_or_v86(cpu)) {
         if (offset > cpu->seg[SEG_CS].limit)
             RAISE_GP0(cpu, op);
+        if (vme)
+            flags = vme_flags(cpu, op, flags);
         set_sp(cpu, sp);
         cpu->seg[SEG_CS].selector = sel;
         cpu->seg[SEG_CS].base = (u32)sel << 4;
         cpu->r[REG_RIP] = offset;
-        mask |= FLAG_IF | (cpu->rflags & FLAG_VM ? 0 : FLAG_IOPL);
+        if (vme)
+            mask |= FLAG_VIF;
+        else
+            mask |= FLAG_IF | (cpu->rflags & FLAG_VM ? 0 : FLAG_IOPL);
         change_flags(cpu, flags, mask);
         return iret_done(cpu);
     }

@@ -232,7 +232,7 @@ static bool guest_state_valid(Cpu *cpu, const u8 *v)
         return false;
     if ((cr0 >> 32) || ((cr0 & CR0_NW) && !(cr0 & CR0_CD)))
         return false;
-    if ((cr4 >> 32) || (cr4 & ~(cr4_allowed(cpu) | CR4_VME)))
+    if ((cr4 >> 32) || (cr4 & ~cr4_allowed(cpu)))
         return false;
     if ((vmcb_get(v, SAVE_DR6, 8) >> 32) || (vmcb_get(v, SAVE_DR7, 8) >> 32))
         return false;
