@@ -59,7 +59,8 @@ def test_hypercalls_answer_as_kvm(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "low", "allowed"), [(0, 3, True), (0, 1, True), (0, 0, False), (0, 2, False), (0, 5, False), (1, 1, False)]
+    ("index", "low", "allowed"),
+    [(0, 3, True), (0, 1, True), (0, 0, False), (0, 2, False), (0, 5, False), (1, 1, False)],
 )
 def test_xsetbv(bench: Bench, index: int, low: int, allowed: bool) -> None:
     catch(bench, GP)

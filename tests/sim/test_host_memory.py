@@ -1,6 +1,7 @@
 """The simulated host's memory: frames, places for guest memory, nested page tables."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -48,11 +49,9 @@ def test_guest_memory_is_congruent_for_large_pages(host: HostMemory) -> None:
 
 
 def test_regions_never_overlap_and_gaps_are_used_again(host: HostMemory) -> None:
-    regions = [
-        host.allocate(i << 30, PAGE_2M, MemoryBacking(), name=f"r{i}", readonly=False) for i in range(8)
-    ]
+    regions = [host.allocate(i << 30, PAGE_2M, MemoryBacking(), name=f"r{i}", readonly=False) for i in range(8)]
     places = sorted(host.physical(r) for r in regions)
-    assert all(b - a >= PAGE_2M for a, b in zip(places, places[1:], strict=False))
+    assert all(b - a >= PAGE_2M for a, b in pairwise(places))
     freed = host.physical(regions[3])
     regions[3].buffer[:4] = b"used"
     regions[3].close()

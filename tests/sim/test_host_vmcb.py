@@ -32,7 +32,8 @@ def test_offsets(name: str, offset: int) -> None:
 @pytest.mark.parametrize(
     ("code", "name"),
     [
-        (0x00, "CR0_READ"), (0x18, "CR8_WRITE"), (0x27, "DR7_READ"), (0x4E, "EXCP14"), (0x60, "INTR"), (0x65, "CR0_SEL_WRITE"),
+        (0x00, "CR0_READ"), (0x18, "CR8_WRITE"), (0x27, "DR7_READ"), (0x4E, "EXCP14"), (0x60, "INTR"),
+        (0x65, "CR0_SEL_WRITE"),
         (0x6E, "RDTSC"), (0x72, "CPUID"), (0x78, "HLT"), (0x7B, "IOIO"), (0x7D, "TASK_SWITCH"), (0x7F, "SHUTDOWN"),
         (0x81, "VMMCALL"), (0x87, "RDTSCP"), (0x8D, "XSETBV"), (0x8E, "RDPRU"), (0x400, "NPF"), ((1 << 64) - 1, "INVALID"),
         (0x999, "0x999"),

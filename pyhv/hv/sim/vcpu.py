@@ -201,6 +201,7 @@ class SimVcpu:
 
     def _stopped(self, reason: int) -> Exit | None:
         if reason == _REQUEST:
+            self.vm.drain()
             return None
         if reason == _EOI:
             vector = lib.sim_eoi_vector(self.native)

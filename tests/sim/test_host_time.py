@@ -1,0 +1,164 @@
+"""Virtual time and turns: runs are the same bit for bit, timers land on their instruction, idle time is skipped."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conformance import apic
+from conformance.asm import assemble
+from conformance.bench import Bench
+
+import pyhv
+from pyhv.hv.config import VmConfig
+from pyhv.hv.exits import Halt, Interrupted, PioOut
+from pyhv.hv.sim import SimHypervisor
+from pyhv.hv.sim.clock import DEVICE_TICKS, TICKS_PER_INSTRUCTION, WALL_START_NS, VirtualClock
+from pyhv.irq import Msi
+
+HANDLER = 0x1800
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with Bench(SimHypervisor(), VmConfig()) as bench:
+        yield bench
+
+
+def counted(path: Path, cpus: int, disturb: Callable[[pyhv.Vm], None] | None = None) -> tuple[object, ...]:
+    """All that a run of a guest can be compared by."""
+    machine = pyhv.Machine(path, memory="32M", cpus=cpus)
+    with machine.start(backend="sim", seed=7) as vm:
+        if disturb is not None:
+            disturb(vm)
+        result = vm.wait(60)
+        statistics = vm.handle.statistics()
+    for name in ("vmruns", "vmexits", "exit.INTR", "tlb_flushes", "tlb_hits", "tlb.asid1.hits"):
+        statistics.pop(name, None)  # what looking from outside may add to
+    return result.outcome, result.console, result.instructions, statistics["interrupts"], statistics.get("exception.PF")
+
+
+@pytest.mark.parametrize(("name", "cpus"), [("irq", 1), ("smp", 1), ("smp", 4), ("paging", 1)])
+def test_the_same_machine_runs_the_same_way(guest: Callable[[str], Path], name: str, cpus: int) -> None:
+    assert counted(guest(name), cpus) == counted(guest(name), cpus)
+
+
+def test_pauses_and_kicks_do_not_change_a_run(guest: Callable[[str], Path]) -> None:
+    def disturb(vm: pyhv.Vm) -> None:
+        for _ in range(15):
+            if vm.outcome is None:
+                vm.pause()
+                vm.resume()
+            for vcpu in vm.vcpus:
+                vcpu.kick()
+
+    assert counted(guest("smp"), 4, disturb) == counted(guest("smp"), 4)
+
+
+def test_a_device_timer_fires_at_its_instruction(bench: Bench) -> None:
+    bench.load("xor eax, eax; again: inc eax; jmp again")
+    clock = bench.vm.clock
+    assert clock is not None
+    seen = []
+    for count in (10, 1000, 12_345):
+        clock.call_at(count * TICKS_PER_INSTRUCTION, lambda: seen.append((bench.vm.instructions(), clock.now_ns())))
+    clock.call_at(20_000 * TICKS_PER_INSTRUCTION, bench.vcpu.kick)
+    assert isinstance(bench.vcpu.run(), Interrupted)
+    assert seen == [(n, n * TICKS_PER_INSTRUCTION) for n in (10, 1000, 12_345)]
+
+
+def test_idle_time_is_skipped(bench: Bench) -> None:
+    bench.vm.memory.write(HANDLER, assemble(apic.handler("handler", 9), bits=32, org=HANDLER))
+    bench.gate(0x40, HANDLER)
+    bench.load(apic.ENABLE + apic.WAIT)
+    clock = bench.vm.clock
+    assert clock is not None
+    hour = 3_600_000_000_000
+    clock.call_at(hour, lambda: bench.vm.signal_msi(Msi(apic.LAPIC, 0x40)))
+    assert bench.output(1) == [9]
+    assert hour <= clock.now_ns() < hour + 1_000_000
+    assert (bench.vm.instructions() or 0) < 100
+    assert isinstance(bench.run(), Halt), "nothing is left to wait for"
+
+
+def test_a_device_access_takes_time(bench: Bench) -> None:
+    bench.load("rdtsc; mov ebx, eax; out 0xe9, al; rdtsc; sub eax, ebx; out 0xe9, eax")
+    assert bench.output(2)[1] == DEVICE_TICKS + 2 * TICKS_PER_INSTRUCTION
+
+
+def test_processors_share_one_time(guest: Callable[[str], Path]) -> None:
+    """Each reads the counter in turn: no processor is ever behind what another has seen."""
+    with Bench(SimHypervisor(), VmConfig(vcpus=3)) as bench:
+        for index in range(3):
+            vcpu = bench.add_vcpu()
+            code = "again: rdtsc; out 0xe9, eax; mov ecx, 3000; spin: dec ecx; jnz spin; jmp again"
+            bench.load(code, vcpu=vcpu, at=0x6000 if index else 0x1000)
+            vcpu.mp_state = type(vcpu.mp_state).RUNNABLE
+        read: list[tuple[int, int]] = []
+
+        def handle(vcpu: object, exit: object) -> bool:
+            if isinstance(exit, PioOut):
+                read.append((vcpu.index, int.from_bytes(exit.data, "little")))  # type: ignore[attr-defined]
+            return len(read) == 60
+
+        bench.run_all(handle)
+        assert {index for index, _ in read} == {0, 1, 2}
+        assert [tsc for _, tsc in read] == sorted(tsc for _, tsc in read)
+
+
+def test_messages_from_other_threads_arrive(bench: Bench) -> None:
+    bench.vm.memory.write(HANDLER, assemble(apic.handler("handler", 9), bits=32, org=HANDLER))
+    bench.gate(0x40, HANDLER)
+    bench.load(apic.ENABLE + "sti; again: jmp again")
+    message = Msi(apic.LAPIC, 0x40)
+    bench.vcpu.kick()
+    bench.vcpu.run()
+    for _ in range(3):
+        sender = threading.Timer(0.01, bench.vm.signal_msi, [message])
+        sender.start()
+        assert bench.output(1) == [9]
+        sender.join()
+
+
+def test_memory_that_another_thread_writes_is_executed_anew(bench: Bench) -> None:
+    bench.load("again: mov al, 1; nop; jmp again")
+    bench.vcpu.kick()
+    bench.vcpu.run()
+
+    def change() -> None:
+        time.sleep(0.02)
+        bench.vm.memory.write(0x1000, assemble("mov al, 7; out 0xe9, al; hlt", bits=32, org=0x1000))
+        bench.vcpu.kick()
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    assert bench.output(1) == [7]
+    writer.join()
+
+
+def test_the_wall_clock_has_a_date_of_its_own() -> None:
+    clock = VirtualClock()
+    assert clock.wall_ns() == WALL_START_NS
+    clock.advance_to(5)
+    clock.set_wall(1_000)
+    clock.advance_to(25)
+    assert (clock.now_ns(), clock.wall_ns()) == (25, 1_020)
+
+
+def test_timers_run_under_the_machines_lock() -> None:
+    class Lock:
+        held = 0
+
+        def __enter__(self) -> None:
+            self.held += 1
+
+        def __exit__(self, *error: object) -> None:
+            self.held -= 1
+
+    lock, seen = Lock(), []
+    clock = VirtualClock(lock)  # type: ignore[arg-type]
+    clock.call_at(10, lambda: seen.append(lock.held))
+    clock.advance_to(5)
+    clock.advance_to(15)
+    assert seen == [1] and lock.held == 0
