@@ -6,13 +6,15 @@ real clock of KVM machines lives with the event loop (`pyhv.loop`).
 
 from __future__ import annotations
 
-import heapq
 from itertools import count
 
 from pyhv._types import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import heapq
     from collections.abc import Callable
+else:
+    import _heapq as heapq  # as in pyhv._builtin, but what KVM runs do without
 
 
 class Timer:

@@ -17,4 +17,30 @@ def condition(lock: Lock) -> Condition:
     return Condition(lock)
 
 
-__all__ = ["RLock", "allocate_lock", "condition"]
+class Wakeup:
+    """What one thread waits for and others bring about; it stays set until that one thread clears it."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self) -> None:
+        self._gate = allocate_lock()
+        self._gate.acquire()
+
+    def set(self) -> None:
+        """Let the waiting thread go on, now or when it next waits. Any thread."""
+        try:
+            self._gate.release()
+        except RuntimeError:
+            return  # it was set
+
+    def clear(self) -> None:
+        """Forget what came before."""
+        self._gate.acquire(blocking=False)
+
+    def wait(self) -> None:
+        """Return once it is set. A signal's handler may raise out of this."""
+        self._gate.acquire()
+        self.set()
+
+
+__all__ = ["RLock", "Wakeup", "allocate_lock", "condition"]

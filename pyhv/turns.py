@@ -7,9 +7,10 @@ from time import thread_time_ns
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import PyhvError
 from pyhv.hv import exits as x
+from pyhv.locks import Wakeup
 
 if TYPE_CHECKING:
-    from threading import Event, Thread
+    from threading import Thread
 
     from pyhv.vm import Vm
 
@@ -32,9 +33,7 @@ def _guarded(vm: Vm) -> None:
 
 def take_turns(vm: Vm) -> None:
     """Run until the machine stops, in this thread; an error becomes the verdict. KeyboardInterrupt gets through."""
-    from threading import Event
-
-    vm.kicked = kicked = Event()
+    vm.kicked = kicked = Wakeup()
     vm.handle.on_call = kicked.set  # type: ignore[attr-defined]
     began = thread_time_ns()
     try:
@@ -49,7 +48,7 @@ def take_turns(vm: Vm) -> None:
         loop.take_dump()
 
 
-def _loop(vm: Vm, kicked: Event) -> None:
+def _loop(vm: Vm, kicked: Wakeup) -> None:
     loops, running = vm.loops, vm.running
     while running():
         kicked.clear()

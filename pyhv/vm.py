@@ -18,7 +18,7 @@ from pyhv.runner import RECENT_EXITS, VcpuLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from threading import Condition, Event, Thread, Timer
+    from threading import Condition, Thread, Timer
     from types import TracebackType
     from typing import IO
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyhv.device import MsrRead, MsrWrite
     from pyhv.errors import GuestError
     from pyhv.hv import exits as x
+    from pyhv.locks import Wakeup
     from pyhv.loop import EventLoop
     from pyhv.machine import Machine
     from pyhv.trace import TraceEvent, Tracer
@@ -60,7 +61,7 @@ class Vm:
         self._status: int | None = None
         self._error: BaseException | None = None
         self._panic = ""
-        self.kicked: Event | None = None
+        self.kicked: Wakeup | None = None
         self._state = allocate_lock()
         self._changed: Condition | None = None
         self._attention = False
@@ -99,6 +100,10 @@ class Vm:
         backing = MemoryBacking(machine.hugepages)
         for address, size in ram_ranges(machine.memory):
             handle.add_memory(address, size, backing=backing)
+        if machine.firmware is not None:
+            from pyhv.boot import rom
+
+            rom.install(handle, machine.firmware)
         self.memory = handle.memory
         self.clock: Clock = handle.clock or self._real_clock
         if machine.date is not None:
@@ -129,6 +134,9 @@ class Vm:
             machine.unpack == "auto" and self.backend.hypervisor.capabilities.deterministic
         )
         self.boot = boot.load_machine(machine, self.memory, unpack=directly, or_packed=machine.unpack == "auto")
+        if self.boot.offer is not None:
+            self.pc.offer = self.boot.offer  # and the processor is as RESET left it
+            return
         self.vcpus[0].system = self.boot.system
         self.vcpus[0].general = self.boot.general
 

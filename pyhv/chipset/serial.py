@@ -10,18 +10,16 @@ waiting does not eat it.
 
 from __future__ import annotations
 
+from pyhv._builtin import deque
 from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import COM1
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable
 
     from pyhv.bus import AddressSpace
     from pyhv.clock import Clock, Timer
     from pyhv.irq import InterruptLine
-else:
-    from _collections import deque  # the same class; collections imports much else
 
 RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR = range(8)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from pyhv._builtin import Mapping
 from pyhv._types import TYPE_CHECKING
 from pyhv.hv.kvm.native import lib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-else:
-    from _collections_abc import Mapping  # the same class; collections.abc imports much else
+    from collections.abc import Iterator
 
 NUMBERS: dict[str, int] = {
     "IRQCHIP": 0,

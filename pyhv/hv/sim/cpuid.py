@@ -6,9 +6,8 @@ host's own.
 
 from __future__ import annotations
 
-from functools import cache
-
 from pyhv.hv.sim.native import lib
+from pyhv.memo import memo
 from pyhv.x86.registers import CpuidEntry
 
 SIGNATURE = 0x0083_0F10
@@ -46,7 +45,7 @@ def _unit(function: int, index: int, register: int) -> int:
     return int(lib.vec_cpuid_mask(function, index, register))
 
 
-@cache
+@memo()
 def supported() -> tuple[CpuidEntry, ...]:
     """All features that a guest gets unless they are masked."""
     b, d, c = _text(_VENDOR)
@@ -80,7 +79,7 @@ def supported() -> tuple[CpuidEntry, ...]:
     return tuple(entries)
 
 
-@cache
+@memo()
 def optional() -> tuple[CpuidEntry, ...]:
     """Features that the silicon runs but a guest gets only when they are asked for: five-level paging."""
     return (CpuidEntry(7, 0, 0, 0, _LA57, 0),)

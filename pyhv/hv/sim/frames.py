@@ -7,9 +7,8 @@ large pages. Nothing takes memory before it is touched.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
-
+from pyhv._builtin import partial
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, HostError
 from pyhv.memory import PAGE_SIZE, MemoryRegion
 from pyhv.memory.backing import _host, check_range, map_file

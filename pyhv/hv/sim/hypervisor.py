@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError
 from pyhv.hv.api import Capabilities
 from pyhv.hv.sim import cpuid
 from pyhv.hv.sim.native import ffi
 from pyhv.hv.sim.vm import SimVm
+from pyhv.memo import lazy
 from pyhv.x86.cpuid import build
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class SimHypervisor:
         self._guest_cpuid: dict[tuple[object, ...], list[CpuidEntry]] = {}
         self._host_cpuid: dict[tuple[object, ...], tuple[Any, int]] = {}
 
-    @cached_property
+    @lazy
     def capabilities(self) -> Capabilities:
         return Capabilities(
             threads=False,

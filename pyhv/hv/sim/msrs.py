@@ -3,9 +3,8 @@ about the others."""
 
 from __future__ import annotations
 
-from functools import cache
-
 from pyhv.hv.sim import vmcb as v
+from pyhv.memo import memo
 
 EFER, PAT, DEBUGCTL = 0xC000_0080, 0x277, 0x1D9
 APIC_BASE, TSC_DEADLINE = 0x1B, 0x6E0
@@ -32,7 +31,7 @@ EFER_WRITABLE = 0x1 | 0x100 | 0x800  # SCE, LME, NXE
 EFER_LME, EFER_LMA = 0x100, 0x400
 
 
-@cache
+@memo()
 def permission_map(apic: bool) -> bytes:
     """The 8 KiB map: two bits a register, read below write; set: exits."""
     out = bytearray(b"\xff" * PERMISSION_MAP_SIZE)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.hv.sim import vmcb
 from pyhv.hv.sim.native import ffi, lib
+from pyhv.memo import memo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +18,7 @@ EXCEPTION_NAMES = {
 }  # fmt: skip
 
 
-@cache
+@memo()
 def _scalars() -> tuple[str, ...]:
     return tuple(name for name, field in ffi.typeof("SimStats").fields if field.type.kind == "primitive")
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from functools import partial
-from threading import get_ident
-
+from pyhv._builtin import deque, get_ident, partial
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
 from pyhv.hv.sim import msrs
@@ -16,6 +12,7 @@ from pyhv.hv.sim.native import ffi, lib
 from pyhv.hv.sim.npt import NestedTables
 from pyhv.hv.sim.stats import read_statistics
 from pyhv.hv.sim.vcpu import ASID, SimVcpu
+from pyhv.locks import allocate_lock
 from pyhv.memory import PAGE_SIZE, GuestMemory, MemoryBacking
 
 if TYPE_CHECKING:
@@ -54,7 +51,7 @@ class SimVm:
         self.inbox: deque[Callable[[], object]] = deque()
         self.on_call: Callable[[], None] | None = None
         """Told when another thread has put something into the inbox: all vCPUs may be asleep."""
-        self.native_lock = threading.Lock()
+        self.native_lock = allocate_lock()
         self.msr_reads: frozenset[int] = frozenset()
         self.msr_writes: frozenset[int] = frozenset()
         self.hypercall_exits: frozenset[int] = frozenset()
