@@ -74,11 +74,11 @@ def _help(text: str) -> int:
 
 
 def _complain(message: str) -> int:
-    from contextlib import suppress
-
     line = " ".join(message.split())
-    with suppress(OSError):
+    try:  # noqa: SIM105 - contextlib is not imported for this
         sys.stderr.write(f"pyhv: {line}\n")
+    except OSError:
+        pass
     return EXIT_USAGE
 
 
