@@ -108,6 +108,9 @@ static inline void rm_put(Cpu *cpu, const Op *op, unsigned size, u64 v)
         reg_put(cpu, op->rm, size, v);
 }
 
+/* Instructions of an extension that CPUID does not show are #UD. */
+#define NEED(feature) do { if (!cpu_feature(cpu, feature)) RAISE_UD(cpu, op); } while (0)
+
 /* RIP after this op. */
 static inline u64 next_rip(const Cpu *cpu, const Op *op)
 {
