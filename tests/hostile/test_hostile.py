@@ -16,8 +16,8 @@ from pyhv.hv.select import Selection
 
 TIME = 0.25
 """Seconds for each guest: what still runs then is a verdict, too."""
-GAVE_UP = re.compile(r"(KVM_EXIT_(INTERNAL_ERROR|FAIL_ENTRY)|VMEXIT_[A-Z_]+|SIM_ERROR): ")
-"""How a backend says, by name, that it cannot go on with what a guest does."""
+GAVE_UP = re.compile(r"KVM_EXIT_(INTERNAL_ERROR|FAIL_ENTRY): ")
+"""How KVM says that it cannot go on: its emulator, which runs ring 0 where there is no AMD-V, lacks instructions."""
 SLACK = 48 << 20
 
 
@@ -37,9 +37,9 @@ def no_leak() -> Iterator[None]:
 
 
 def judge(result: pyhv.Result) -> None:
-    """A typed verdict: the guest's own end, the end of its time, or a backend that says by name that it gave up."""
+    """A typed verdict: the guest's own end, the end of its time, or a KVM that says by name that it gave up."""
     if result.outcome is pyhv.Outcome.ERROR:
-        assert GAVE_UP.match(result.detail), result.report()
+        assert result.backend == "kvm" and GAVE_UP.match(result.detail), result.report()
         assert "rip " in result.registers, result.report()
     else:
         assert not re.search(r"Error|Exception|Traceback", result.detail), result.report()
