@@ -515,6 +515,17 @@ int sim_debug_breakpoint(SimCpu *cpu, uint64_t linear, int on)
     return 0;
 }
 
+int sim_decode_format(const uint8_t *bytes, uint32_t size, uint32_t bits, SimFormat *out)
+{
+    Insn i;
+    int len = insn_parse(&i, bytes, size > 15 ? 15 : size, bits == 64 ? MODE_64 : bits == 32 ? MODE_32 : MODE_16);
+    if (len > 0)
+        *out = (SimFormat){.osize = i.osize, .asize = i.asize, .seg = i.seg, .memory = i.has_modrm && i.mod != 3,
+                           .base = i.base, .index = i.index, .scale = i.scale, .imm_size = i.imm_size,
+                           .disp = i.disp, .imm = i.imm};
+    return len;
+}
+
 /* ---- local APIC ---- */
 
 void sim_vapic_enable(SimCpu *cpu, int on)

@@ -153,6 +153,19 @@ uint32_t sim_fetch_bytes(SimCpu *cpu, uint8_t *out);
 /* Guest-virtual reads and writes with the CPU's current translation, no side effects; -1 when not mapped. */
 int sim_virt_read(SimCpu *cpu, uint64_t linear, uint8_t *out, uint64_t size);
 int sim_virt_write(SimCpu *cpu, uint64_t linear, const uint8_t *in, uint64_t size);
+/* The format of the instruction at `bytes` in code of 16, 32 or 64 `bits`; nothing runs. Returns its length, 0 when
+ * `size` bytes are too few, -1 when it is longer than 15. Whether it is #UD is not said here. */
+typedef struct SimFormat {
+    uint8_t osize, asize; /* operand and address size in bytes */
+    uint8_t seg;          /* of a memory operand: 0-5, ES CS SS DS FS GS */
+    uint8_t memory;       /* ModRM names memory: */
+    uint8_t base, index;  /* register number, 16: none, 17: RIP */
+    uint8_t scale;        /* shift, 0-3 */
+    uint8_t imm_size;     /* in bytes */
+    int32_t disp;
+    int64_t imm;
+} SimFormat;
+int sim_decode_format(const uint8_t *bytes, uint32_t size, uint32_t bits, SimFormat *out);
 /* Translation without side effects: 0 and *pa (host physical) and *gpa, or -1. */
 int sim_translate(SimCpu *cpu, uint64_t linear, uint64_t *gpa, uint64_t *pa);
 

@@ -215,8 +215,13 @@ static int insn_parse(Insn *i, const uint8_t *bytes, unsigned avail, unsigned mo
     }
     if (i->vex)
         i->opcode_at = (u8)(r.at - 1);
-    if ((format & F_M) && !parse_modrm(i, &r))
+    if (i->map == 1 && !i->vex && (b & 0xFC) == 0x20 && r.at < r.avail) {
+        /* MOV to and from control and debug registers: mod is taken to be 3 whatever it is */
+        Reader forced = {(const u8[]){bytes[r.at++] | 0xC0}, 0, 1};
+        parse_modrm(i, &forced);
+    } else if ((format & F_M) && !parse_modrm(i, &r)) {
         return too_few;
+    }
     if (i->map == 0 && !i->vex && (b & 0xFE) == 0xF6 && (i->modrm & 0x30) == 0)
         format |= b & 1 ? F_IZ : F_I8;
     if (i->map == 1 && !i->vex && b == 0x78 && (i->has66 || i->rep == 0xF2))
@@ -225,10 +230,6 @@ static int insn_parse(Insn *i, const uint8_t *bytes, unsigned avail, unsigned mo
         i->seg = SEG_DS;
     int ok = 1;
     unsigned z = i->osize == 2 ? 2 : 4;
-    if (i->map == 0 && !i->vex && i->mode == 8 && (b == 0xE8 || b == 0xE9))
-        z = 4; /* near branches ignore 66 in 64-bit mode */
-    if (i->map == 1 && !i->vex && i->mode == 8 && (b & 0xF0) == 0x80)
-        z = 4;
     if (format & F_I8)
         ok = parse_immediate(i, &r, 1, true);
     else if (format & F_IZ)

@@ -46,10 +46,10 @@ static unsigned stack_operand(const Insn *i)
     return i->mode == 8 ? (i->has66 && !(i->rex & 8) ? 2 : 8) : i->osize;
 }
 
-/* Near branches: in 64-bit mode the operand is 64 bits whatever the prefixes. */
+/* Near branches: 64 bits in 64-bit mode too, but for 66 without REX.W, which AMD's processors obey (Intel's do not). */
 static int near_branch(const Insn *i, Op *op, unsigned mode, OpFn *direct, OpFn *general)
 {
-    op->osize = i->mode == 8 ? 8 : i->osize;
+    op->osize = (u8)stack_operand(i);
     i64 delta = (i64)op->off + i->len + i->imm;
     if (!(mode & MODE_CSLIM) && i->mode >= 4 && op->osize != 2 && delta == (int32_t)delta && direct) {
         op->disp = (int32_t)delta;
@@ -113,9 +113,9 @@ static int decode_group5(const Insn *i, Op *op, bool fast)
     switch (i->modrm >> 3 & 7) {
     case 0: op->fn = RM_FORMS(inc); return DECODE_NEXT;
     case 1: op->fn = RM_FORMS(dec); return DECODE_NEXT;
-    case 2: op->fn = call_rm; op->osize = i->mode == 8 ? 8 : i->osize; return DECODE_END;
+    case 2: op->fn = call_rm; op->osize = (u8)stack_operand(i); return DECODE_END;
     case 3: op->fn = i->mod == 3 ? op_ud : far_indirect_call; return DECODE_END;
-    case 4: op->fn = jmp_rm; op->osize = i->mode == 8 ? 8 : i->osize; return DECODE_END;
+    case 4: op->fn = jmp_rm; op->osize = (u8)stack_operand(i); return DECODE_END;
     case 5: op->fn = i->mod == 3 ? op_ud : far_indirect_jmp; return DECODE_END;
     case 6:
         op->osize = (u8)stack_operand(i);
@@ -346,9 +346,9 @@ static int decode_map0(Cpu *cpu, const Insn *i, Op *op, unsigned mode)
     case 0xD0: case 0xD1: return decode_shift(i, op, size, 1);
     case 0xD2: case 0xD3: return decode_shift(i, op, size, -1);
     case 0xC2: case 0xC3:
-        op->osize = i->mode == 8 ? 8 : i->osize;
+        op->osize = (u8)stack_operand(i);
         op->imm = b & 1 ? 0 : i->imm;
-        op->fn = i->mode == 8 ? ret_near64 : ret_general;
+        op->fn = op->osize == 8 ? ret_near64 : ret_general;
         return DECODE_END;
     case 0xC4: case 0xC5:
         if (wide || i->mod == 3)
@@ -393,7 +393,7 @@ static int decode_map0(Cpu *cpu, const Insn *i, Op *op, unsigned mode)
     case 0xD8 ... 0xDF: return x87_decode(cpu, i, op) ? DECODE_NEXT : -1;
     case 0xE0 ... 0xE3:
         op->reg = b & 3;
-        op->osize = i->mode == 8 ? 8 : i->osize;
+        op->osize = (u8)stack_operand(i);
         op->fn = op_loop;
         return DECODE_END;
     case 0xE4: case 0xE5: case 0xEC: case 0xED:

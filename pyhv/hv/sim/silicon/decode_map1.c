@@ -251,7 +251,7 @@ static int decode_map23(Cpu *cpu, const Insn *i, Op *op)
             op->fn = op_crc32;
             return DECODE_NEXT;
         }
-        if (i->mod == 3 || !cpu_feature(cpu, FEAT_MOVBE))
+        if (i->mod == 3 || i->rep == 0xF3 || !cpu_feature(cpu, FEAT_MOVBE))
             return -1;
         op->fn = b & 1 ? op_movbe_store : op_movbe_load;
         return DECODE_NEXT;
