@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 
+from pyhv._types import TYPE_CHECKING
 from pyhv.errors import KvmUnavailable
 from pyhv.record import field, record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEVICE = "/dev/kvm"
 API_VERSION = 12
@@ -104,19 +107,29 @@ def explain(code: int, vendor: str, hardware: str, device: str = DEVICE) -> str:
     return f"{device} cannot be opened: {os.strerror(code)}"
 
 
-def open_device(device: str = DEVICE) -> int:
-    """Open /dev/kvm and check its API version; the descriptor. Raises KvmUnavailable with the reason and the fix."""
+def _api_version(fd: int) -> int:
+    import fcntl
+
+    try:
+        return fcntl.ioctl(fd, _GET_API_VERSION, 0)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+
+
+def open_device(device: str = DEVICE, api_version: Callable[[int], int] = _api_version) -> int:
+    """Open /dev/kvm and check its API version; the descriptor. Raises KvmUnavailable with the reason and the fix.
+
+    `api_version` asks a descriptor for it, and gives a negative errno where that fails.
+    """
     try:
         fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise KvmUnavailable(explain(error.errno or 0, *cpu_identity(), device)) from None
-    try:
-        version = fcntl.ioctl(fd, _GET_API_VERSION, 0)
-    except OSError as error:
-        os.close(fd)
-        raise KvmUnavailable(f"{device} is not KVM: {error.strerror}") from None
+    version = api_version(fd)
     if version != API_VERSION:
         os.close(fd)
+        if version < 0:
+            raise KvmUnavailable(f"{device} is not KVM: {os.strerror(-version)}")
         raise KvmUnavailable(
             f"{device} speaks API version {version}; version {API_VERSION} is needed: use a kernel since 2.6.22"
         )

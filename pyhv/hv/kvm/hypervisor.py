@@ -35,7 +35,7 @@ class KvmHypervisor:
 
     def __init__(self, device: str = host.DEVICE) -> None:
         self.device = device
-        self.fd = host.open_device(device)
+        self.fd = host.open_device(device, lambda fd: int(lib.pyhv_ioctl_value(fd, lib.KVM_GET_API_VERSION, 0)))
         self.extensions = Extensions(self.fd)
         missing = [name for name in REQUIRED if not self.extensions[name]]
         if missing:

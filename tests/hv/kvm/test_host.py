@@ -45,12 +45,11 @@ def test_something_else_than_kvm_is_told(tmp_path: Path) -> None:
         host.open_device(str(device))
 
 
-def test_another_api_version_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_api_version_is_told(tmp_path: Path) -> None:
     device = tmp_path / "kvm"
     device.write_bytes(b"")
-    monkeypatch.setattr(host.fcntl, "ioctl", lambda fd, request, argument: 10)
     with pytest.raises(KvmUnavailable, match="version 10"):
-        host.open_device(str(device))
+        host.open_device(str(device), lambda fd: 10)
 
 
 @pytest.mark.parametrize(
