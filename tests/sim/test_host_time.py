@@ -110,10 +110,9 @@ def test_processors_share_one_time(guest: Callable[[str], Path]) -> None:
 def test_messages_from_other_threads_arrive(bench: Bench) -> None:
     bench.vm.memory.write(HANDLER, assemble(apic.handler("handler", 9), bits=32, org=HANDLER))
     bench.gate(0x40, HANDLER)
-    bench.load(apic.ENABLE + "sti; again: jmp again")
+    bench.load(apic.ENABLE + "out 0xe9, al; sti; again: jmp again")
     message = Msi(apic.LAPIC, 0x40)
-    bench.vcpu.kick()
-    bench.vcpu.run()
+    bench.output(1)
     for _ in range(3):
         sender = threading.Timer(0.01, bench.vm.signal_msi, [message])
         sender.start()
