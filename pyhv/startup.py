@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any, NoReturn
 
+    Entries = dict[str, tuple[str, int, int, CodeType]]
+
 ROOTS = (
     "pyhv.boot.firmware",
     "pyhv.boot.multiboot",
@@ -28,11 +30,15 @@ ROOTS = (
     "pyhv.hv.kvm.hypervisor",
 )
 """These and all that they import are what running a guest on KVM takes."""
+SIM_ROOTS = ("pyhv.hv.sim.hypervisor", "pyhv.turns")
+"""And these what it takes in the simulator: a second file, read when the first of them is imported."""
+SIM_PACKAGE = "pyhv.hv.sim"
 
 GC_THRESHOLD = 50_000
 """More objects than a run of a tiny guest makes: looking for garbage among its modules would find none."""
 
 _HOME = os.path.dirname(os.path.abspath(__file__))
+SIM_SUFFIX = ".sim"
 BUNDLE = f"{_HOME}/__pycache__/startup.{sys.implementation.cache_tag}.bin"
 
 
@@ -46,15 +52,18 @@ class _Loader(_importlib.SourceFileLoader):
 
 
 class Bundle:
-    """A finder for the modules of a bundle: {name: (file below _HOME, time, size, code)}."""
+    """A finder for the modules of a bundle: {name: (file below _HOME, time, size, code)}; `more` is the second file."""
 
-    def __init__(self, entries: dict[str, tuple[str, int, int, CodeType]]) -> None:
+    def __init__(self, entries: Entries, more: str) -> None:
         self.entries = entries
         self.stale = False
+        self._more = more
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if name == SIM_PACKAGE:
+            self.entries.update(_read(self._more) or {})
         entry = self.entries.get(name)
         if entry is None:
             return None
@@ -79,23 +88,43 @@ class Bundle:
 
 def read(path: str = BUNDLE) -> Bundle | None:
     """The bundle, None where there is none for this interpreter."""
+    entries = _read(path)
+    return None if entries is None else Bundle(entries, path + SIM_SUFFIX)
+
+
+def _read(path: str) -> Entries | None:
     try:
         with open(path, "rb", buffering=0) as file:
             data = file.read()
         magic = _importlib.MAGIC_NUMBER
-        return Bundle(marshal.loads(memoryview(data)[len(magic) :])) if data.startswith(magic) else None
+        if not data.startswith(magic):
+            return None
+        entries: Entries = marshal.loads(memoryview(data)[len(magic) :])
+        return entries
     except (OSError, ValueError, EOFError, TypeError):
         return None
 
 
 def write(path: str = BUNDLE) -> None:
-    """Bundle ROOTS, what they import, and what else of this package has been. Raises OSError, and what imports raise."""
-    for root in ROOTS:
+    """Write the bundle and its second file. Raises OSError, and what imports raise."""
+    first = {name for name in _closure(ROOTS) if not name.startswith(SIM_PACKAGE)}
+    _write(path, first)
+    _write(path + SIM_SUFFIX, _closure(SIM_ROOTS) - first)
+
+
+def _closure(roots: Sequence[str]) -> set[str]:
+    """The modules of this package that are there once the roots have been imported."""
+    for root in roots:
         __import__(root)
-    entries: dict[str, tuple[str, int, int, CodeType]] = {}
-    for name, module in sys.modules.items():
+    return {name for name in sys.modules if name.startswith("pyhv.") and name != __name__}
+
+
+def _write(path: str, names: set[str]) -> None:
+    entries: Entries = {}
+    for name in sorted(names):
+        module = sys.modules[name]
         file = getattr(module, "__file__", None) or ""
-        if name.startswith("pyhv.") and name != __name__ and file.endswith(".py") and file.startswith(f"{_HOME}/"):
+        if file.endswith(".py") and file.startswith(f"{_HOME}/"):
             status = os.stat(file)
             code = _importlib.SourceFileLoader(name, file).get_code(name)
             assert code is not None
