@@ -4,13 +4,15 @@ import bz2
 import gzip
 import lzma
 import struct
+import sys
 
 import pytest
 from boot_images import MIB, BzImage, Load, elf, guest_memory, split_memory
 
 from pyhv import boot
 from pyhv.boot.state import BootState
-from pyhv.errors import BootError, ConfigError
+from pyhv.errors import BootError, CapabilityMissing, ConfigError
+from pyhv.log import listen
 from pyhv.memory import GuestMemory
 
 
@@ -221,3 +223,25 @@ def test_a_payload_outside_the_kernel() -> None:
     struct.pack_into("<II", data, 0x248, 0xFFFFFFFF, 0xFFFFFFFF)
     with pytest.raises(BootError, match="payload_offset and payload_length"):
         boot.load(guest_memory(), bytes(data), cpus=1, ram_size=16 * MIB, unpack=True)
+
+
+def test_what_cannot_be_unpacked_here_unpacks_itself_if_it_may() -> None:
+    told: list[tuple[str, dict[str, object]]] = []
+    stop = listen(lambda name, **values: told.append((name, values)))
+    try:
+        state, memory = start(BzImage(), unpack=True, or_packed=True)
+        with pytest.raises(BootError, match="no payload"):
+            start(BzImage(), unpack=True)
+    finally:
+        stop()
+    assert state.general.rip == MIB + 0x200 and memory.read(MIB, 16) == b"\x90" * 16
+    assert [name for name, _ in told] == ["packed"] and "no payload" in str(told[0][1]["reason"])
+
+
+def test_a_missing_library_leaves_the_unpacking_to_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    image = BzImage(payload=b"\x28\xb5\x2f\xfd" + bytes(100))
+    state, _ = start(image, unpack=True, or_packed=True)
+    assert state.general.rip == MIB + 0x200
+    with pytest.raises(CapabilityMissing, match="install the 'zstandard' package"):
+        start(image, unpack=True)

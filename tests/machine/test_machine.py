@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyhv
-from pyhv.machine import FORMATS, HUGEPAGES, IRQCHIPS, MAX_CPUS, MAX_MEMORY, MIN_MEMORY, ON_RESET
+from pyhv.machine import FORMATS, HUGEPAGES, IRQCHIPS, MAX_CPUS, MAX_MEMORY, MIN_MEMORY, ON_RESET, UNPACK
 
 REFUSED: dict[str, list[Any]] = {
     "kernel": ["", None, 7, "a\0b", b"bytes"],
@@ -29,6 +30,8 @@ REFUSED: dict[str, list[Any]] = {
     "load_address": [-1, 1 << 32, None, "0x7c00"],
     "entry": [-1, 1 << 32, "0x7c00"],
     "on_reset": ["again", "", None],
+    "date": ["", "yesterday", "1969-12-31", "2026-13-01", 2026, "2026-01-01T25:00", "1970-01-01T00:00+01:00", "0001-01-01"],
+    "unpack": ["maybe", "", None, True],
     "name": [None, 7],
 }
 
@@ -105,6 +108,8 @@ machines = st.fixed_dictionaries(
         "load_address": address,
         "entry": st.none() | address,
         "on_reset": st.sampled_from(ON_RESET),
+        "date": st.none() | st.datetimes(datetime(1970, 1, 2), timezones=st.none() | st.just(UTC)).map(datetime.isoformat),
+        "unpack": st.sampled_from(UNPACK),
         "name": text,
     },
 )
