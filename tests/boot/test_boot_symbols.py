@@ -5,6 +5,7 @@ import struct
 import pytest
 from boot_images import MIB, Load, elf
 
+from pyhv.boot.image import Image
 from pyhv.boot.symbols import SymbolTable
 
 NAMES = b"\0start\0main\0__alias\0counter\0label\0file.c\0external\0"
@@ -80,3 +81,13 @@ def test_damaged_tables() -> None:
         bad = bytearray(good)
         bad[position] ^= 0xFF
         SymbolTable.open(bytes(bad)).lookup(MIB)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_extents(bits: int) -> None:
+    symbols = [(b"main", MIB + 16, 8, 2, 1), (b"label", MIB + 32, 0, 0, 1), (b"start", MIB + 48, 0, 0, 1)]
+    table = SymbolTable(Image(image(bits, symbols), "kernel"))
+    assert table.extent("main") == (MIB + 16, MIB + 23)
+    assert table.extent("label") == (MIB + 32, MIB + 47)
+    assert table.extent("start") == (MIB + 48, MIB + 48)
+    assert table.extent("nobody") is None
