@@ -46,6 +46,8 @@ class Machine:
       time; 2026-01-01 on a deterministic backend.
     - `unpack`: a bzImage's kernel is unpacked on the host and entered directly ("yes"), or unpacks itself ("no"). "auto" is
       "yes" where it can be done and the backend is deterministic.
+    - `firmware`: path of a PC firmware image that starts the machine and boots the kernel, a bzImage or a flat image, for
+      those that need a BIOS.
     """
 
     kernel: str
@@ -66,6 +68,7 @@ class Machine:
     on_reset: str = "exit"
     date: str | None = None
     unpack: str = "auto"
+    firmware: str | None = None
     name: str = field(default="", compare=False)
 
     def __init__(
@@ -89,6 +92,7 @@ class Machine:
         on_reset: str = "exit",
         date: str | None = None,
         unpack: str = "auto",
+        firmware: str | PathLike[str] | None = None,
         name: str = "",
     ) -> None:
         put = object.__setattr__
@@ -111,6 +115,7 @@ class Machine:
         put(self, "on_reset", _choice("on_reset", on_reset, ON_RESET))
         put(self, "date", None if date is None else _date(date))
         put(self, "unpack", _choice("unpack", unpack, UNPACK))
+        put(self, "firmware", None if firmware is None else _path("firmware", firmware))
         put(self, "name", _text("name", name))
 
     def replace(self, **changes: Any) -> Machine:

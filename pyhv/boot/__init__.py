@@ -49,6 +49,7 @@ def load(
     unpack: bool = False,
     or_packed: bool = False,
     zeroed: bool = True,
+    firmware: bool = False,
 ) -> BootState:
     """Put an image and what it expects from firmware into guest memory; gives the boot processor's first state.
 
@@ -60,10 +61,10 @@ def load(
     - `unpack`: unpack a bzImage's kernel on the host and enter that, instead of the image's own unpacker.
     - `or_packed`: an image that cannot be unpacked on the host unpacks itself.
     - `zeroed`: False when memory may hold something (a restart), so that an image's zeros must be written.
+    - `firmware`: start the PC firmware that `pyhv.boot.rom` has installed, and offer it the image.
 
     Raises BootError for an image that cannot be booted, ConfigError for other mistakes; each is one line.
     """
-    from pyhv.boot import firmware
     from pyhv.boot.image import read_image
     from pyhv.boot.request import Request, encode
 
@@ -78,7 +79,17 @@ def load(
         raise ConfigError(f"--cpus: {cpus} is not from 1 to {MAX_CPUS}")
     if ram_size < MIN_RAM:
         raise BootError(f"--memory: {ram_size} bytes are too little to boot from; at least 1 MiB is needed")
-    built = firmware.build(cpus, aml)
+    if firmware:
+        from pyhv.boot import rom
+        from pyhv.boot.offer import Offer
+
+        if unpack and not or_packed:
+            raise ConfigError("--unpack: firmware boots bzImages as they are; leave out --unpack or --firmware")
+        request = Request(memory, image, initrd, encode(cmdline, "--cmdline"), modules, ram_size, 0, zeroed)
+        return rom.enter(memory, Offer(request, format, cpus=cpus, aml=aml, load_address=load_address, entry=entry))
+    from pyhv.boot.firmware import build
+
+    built = build(cpus, aml)
     built.install(memory)
     request = Request(memory, image, initrd, encode(cmdline, "--cmdline"), modules, ram_size, built.rsdp, zeroed)
     if format == "multiboot":
@@ -127,6 +138,7 @@ def load_machine(
         unpack=unpack,
         or_packed=or_packed,
         zeroed=zeroed,
+        firmware=machine.firmware is not None,
     )
 
 

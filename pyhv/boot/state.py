@@ -6,12 +6,13 @@ from pyhv._types import TYPE_CHECKING
 from pyhv.record import field, record
 
 if TYPE_CHECKING:
+    from pyhv.boot.offer import Offer
     from pyhv.x86.registers import GeneralRegisters, SystemRegisters
 
 
 @record
 class BootState:
-    """`symbols` maps names to addresses where the image has a symbol table (filled lazily by `pyhv.boot.symbols`)."""
+    """`offer` is what firmware finds in fw_cfg, where firmware starts the machine."""
 
     format: str
     general: GeneralRegisters
@@ -19,3 +20,4 @@ class BootState:
     entry: int
     image: tuple[int, int]
     notes: dict[str, int] = field(default_factory=dict)
+    offer: Offer | None = None

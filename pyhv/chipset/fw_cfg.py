@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from pyhv.bus import AddressSpace
     from pyhv.memory.guest import GuestMemory
 
+    Blob = bytes | bytearray | memoryview
+
 SIGNATURE, ID, UUID, RAM_SIZE, NOGRAPHIC, NB_CPUS = 0, 1, 2, 3, 4, 5
 KERNEL_ADDRESS, KERNEL_SIZE, KERNEL_DATA, KERNEL_ENTRY = 0x07, 0x08, 0x11, 0x10
 INITRD_ADDRESS, INITRD_SIZE, INITRD_DATA = 0x0A, 0x0B, 0x12
 CMDLINE_ADDRESS, CMDLINE_SIZE, CMDLINE_DATA = 0x13, 0x14, 0x15
+SETUP_ADDRESS, SETUP_SIZE, SETUP_DATA = 0x16, 0x17, 0x18
 MAX_CPUS = 0x0F
+IRQ0_OVERRIDE = 0x8002
+"""Whether ISA IRQ 0 is I/O APIC input 2."""
 FILE_DIR = 0x19
 FILE_FIRST, FILE_LIMIT = 0x20, 0x4000
 WRITE_CHANNEL = 0x4000
@@ -47,7 +52,7 @@ _E820_ENTRY = struct.Struct("<QQI")
 class Item:
     """A blob; `on_write(offset, data)` makes it writable through DMA, and is called after a write."""
 
-    data: bytes | bytearray
+    data: Blob
     name: str = ""
     on_write: Callable[[int, bytes], None] | None = None
 
@@ -68,7 +73,7 @@ class FwCfg:
         self._uuid = uuid
         self._items: dict[int, Item] = {}
         self._names: dict[str, int] = {}
-        self._selected: bytes | bytearray = b""
+        self._selected: Blob = b""
         self._key = -1
         self._offset = 0
         self._dma_high = 0
@@ -84,7 +89,7 @@ class FwCfg:
 
     # What the machine puts in
 
-    def add_item(self, key: int, data: bytes) -> None:
+    def add_item(self, key: int, data: Blob) -> None:
         """Set the item of a numeric key (0 to 0x3fff, or 0x8000 to 0xbfff for the architecture's own)."""
         if not 0 <= key < 0x10000 or key & WRITE_CHANNEL:
             raise ConfigError(f"fw_cfg key: {key:#x} is not in 0 to 0x3fff or 0x8000 to 0xbfff")
@@ -113,12 +118,12 @@ class FwCfg:
         """The memory map as `etc/e820`: (address, length, type) with the types of ACPI 15."""
         self.add_file("etc/e820", b"".join(_E820_ENTRY.pack(*entry) for entry in entries))
 
-    def add_kernel(self, data: bytes, *, address: int = 0, entry: int = 0) -> None:
+    def add_kernel(self, data: Blob, *, address: int = 0, entry: int = 0) -> None:
         """The kernel image as firmware would fetch it."""
         self._add_blob(KERNEL_ADDRESS, KERNEL_SIZE, KERNEL_DATA, data, address)
         self.add_item(KERNEL_ENTRY, entry.to_bytes(4, "little"))
 
-    def add_initrd(self, data: bytes, *, address: int = 0) -> None:
+    def add_initrd(self, data: Blob, *, address: int = 0) -> None:
         """The initial RAM disk and where it is meant to go."""
         self._add_blob(INITRD_ADDRESS, INITRD_SIZE, INITRD_DATA, data, address)
 
@@ -126,14 +131,18 @@ class FwCfg:
         """The kernel's command line, with its NUL."""
         self._add_blob(CMDLINE_ADDRESS, CMDLINE_SIZE, CMDLINE_DATA, text + b"\0", address)
 
-    def _add_blob(self, address_key: int, size_key: int, data_key: int, data: bytes, address: int) -> None:
+    def add_setup(self, data: Blob, *, address: int = 0) -> None:
+        """A Linux image's real-mode setup code, its header filled in."""
+        self._add_blob(SETUP_ADDRESS, SETUP_SIZE, SETUP_DATA, data, address)
+
+    def _add_blob(self, address_key: int, size_key: int, data_key: int, data: Blob, address: int) -> None:
         self.add_item(address_key, (address & 0xFFFF_FFFF).to_bytes(4, "little"))
         self.add_item(size_key, (len(data) & 0xFFFF_FFFF).to_bytes(4, "little"))
         self.add_item(data_key, data)
 
     # What the guest sees
 
-    def _content(self, key: int) -> bytes | bytearray:
+    def _content(self, key: int) -> Blob:
         item = self._items.get(key)
         if item is not None:
             return item.data

@@ -17,6 +17,7 @@ from pyhv.irq import SharedLine
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pyhv.boot.offer import Offer
     from pyhv.bus import AddressSpace
     from pyhv.chipset.acpi_pm import AcpiPm
     from pyhv.chipset.gsi import GsiRouter
@@ -67,6 +68,7 @@ class Pc:
         self.pic: Pic | None = None
         self.ioapic: IoApic | None = None
         self.acpi_pm: AcpiPm | None = None
+        self.offer: Offer | None = None
         self._handle = handle
         self._output = output
         self._kick = kick
@@ -124,10 +126,11 @@ class Pc:
     def _build_controllers(self) -> None:
         from pyhv.chipset.gsi import GsiRouter
         from pyhv.chipset.ioapic import IoApic
-        from pyhv.chipset.pic import Pic
+        from pyhv.chipset.pic import ALL_MASKED, FIRMWARE_MASKS, Pic
         from pyhv.chipset.pit import Pit
 
-        self.pic = Pic(on_output=self._pic_output)
+        masks = FIRMWARE_MASKS if self.machine.firmware is None else ALL_MASKED
+        self.pic = Pic(on_output=self._pic_output, masks=masks)
         self.ioapic = IoApic(deliver=self._handle.signal_msi, on_routes_changed=self._routes_changed)
         self._router = GsiRouter(pic=self.pic, ioapic=self.ioapic)
         self._add(self.pic)
@@ -176,6 +179,8 @@ class Pc:
 
         fw_cfg = FwCfg(memory=self.memory, cpus=self.machine.cpus)
         fw_cfg.add_e820((entry.address, entry.length, entry.kind) for entry in memory_map(self.machine.memory))
+        if self.offer is not None:
+            self.offer.install(fw_cfg)
         self._add(fw_cfg)
 
     def _build_test_device(self) -> None:

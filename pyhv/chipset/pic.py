@@ -31,6 +31,9 @@ FIRMWARE_BASES = (0x08, 0x70)
 FIRMWARE_MASKS = (0xB8, 0x8E)
 """The masks that PC firmware leaves: timer, keyboard, cascade, floppy; RTC, mouse, FPU, disk are open."""
 
+ALL_MASKED = (0xFF, 0xFF)
+"""Before firmware ran: the data sheet leaves the masks undefined until ICW1."""
+
 ICW1 = 0x10
 ICW1_IC4 = 0x01
 ICW1_SINGLE = 0x02

@@ -52,6 +52,7 @@ MACHINE = (
         default="auto",
         convert=choice(UNPACK),
     ),
+    Option("--firmware", "start PC firmware, such as SeaBIOS, and let it boot KERNEL", "FILE"),
     Option("--seed", "what a deterministic backend draws from", "N", default=0, convert=integer),
     Option("--timeout", "end the run, with status 124", "SECONDS", convert=seconds),
     Option("--json", "print the result as JSON on stdout, the console on stderr", flag=True),

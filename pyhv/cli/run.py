@@ -47,6 +47,7 @@ def machine_of(options: Values) -> Machine:
         on_reset=options.on_reset,
         date=options.date,
         unpack=options.unpack,
+        firmware=options.firmware,
     )
 
 
