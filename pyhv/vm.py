@@ -137,6 +137,10 @@ class Vm:
         if self.boot.offer is not None:
             self.pc.offer = self.boot.offer  # and the processor is as RESET left it
             return
+        from pyhv.boot.bios import PROCESSOR_MSRS
+
+        for vcpu in self.vcpus:
+            vcpu.set_msrs(PROCESSOR_MSRS)
         self.vcpus[0].system = self.boot.system
         self.vcpus[0].general = self.boot.general
 

@@ -22,6 +22,9 @@ TOP_BASE: Final = 0xF_FE00
 """The fixed part of the BIOS segment: descriptor tables and interrupt stubs, up to 1 MiB."""
 TOP_SIZE: Final = 0x10_0000 - TOP_BASE
 
+PROCESSOR_MSRS: Final = {0x2FF: 0x806}
+"""Set on every processor: MTRR_DEF_TYPE with the MTRRs on and all memory write-back. Left off, Linux gives up PAT too."""
+
 _GDT_32, _GDT_LINUX_32, _GDT_LINUX_64 = TOP_BASE, TOP_BASE + 0x40, TOP_BASE + 0x80
 _CODE_32, _CODE_64, _DATA, _TSS = 0x00CF9B00_0000FFFF, 0x00AF9B00_0000FFFF, 0x00CF9300_0000FFFF, 0x00008B00_00000067
 _TABLES: Final = {

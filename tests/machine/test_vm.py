@@ -12,6 +12,7 @@ import tiny
 import pyhv
 from pyhv.hv import exits as x
 from pyhv.hv.select import Selection
+from pyhv.x86 import msr
 
 PATIENCE = 30.0
 
@@ -93,6 +94,14 @@ def test_never_started(make: Make, backend: Selection) -> None:
         assert vm.boot.entry == tiny.ORG
         assert counter(vm) == 0
     assert vm.outcome is pyhv.Outcome.STOPPED
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_memory_is_write_back_on_every_processor(make: Make, backend: Selection, cpus: int) -> None:
+    """As firmware leaves it; with the MTRRs off Linux would do without PAT."""
+    with pyhv.Vm(make(COUNT, cpus=cpus), backend=backend) as vm:
+        vm.reset()
+        assert [vcpu.get_msrs([msr.MTRR_DEF_TYPE]) for vcpu in vm.vcpus] == [{msr.MTRR_DEF_TYPE: 0x806}] * cpus
 
 
 @pytest.mark.parametrize("cpus", [1, 3])
