@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
-from pyhv.errors import CapabilityMissing, ConfigError, HostError
+from pyhv.errors import CapabilityMissing, ConfigError, HostError, SimUnavailable
 from pyhv.hv.names import BACKENDS, REQUIREMENTS
 from pyhv.record import record
 
@@ -50,18 +50,22 @@ def _select(backend: str) -> Selection:
         return _sim("asked for")
     from pyhv.hv import kvm
 
+    report = kvm.probe()
+    if report.problem:
+        return _sim(f"no KVM: {report.problem}")
+    without = f"/dev/kvm opens ({report.module}), but the CPU shows neither SVM nor VMX"
+    if not report.hardware:
+        try:
+            return _sim(without)
+        except SimUnavailable:
+            pass
     try:
         kvm.self_test()
-        report = kvm.probe()
     except HostError as error:
         return _sim(f"no KVM: {error}")
     if report.hardware:
         return _kvm(f"/dev/kvm works ({report.module}) and the CPU has {report.hardware}")
-    without = f"/dev/kvm works ({report.module}), but the CPU shows neither SVM nor VMX"
-    try:
-        return _sim(without)
-    except HostError:
-        return _kvm(f"{without}; the simulator is not built")
+    return _kvm(f"{without}; it runs code, and the simulator is not built")
 
 
 def _kvm(reason: str) -> Selection:
