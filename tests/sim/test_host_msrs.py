@@ -97,6 +97,14 @@ def test_a_filter_takes_precedence_over_direct_access(bench: Bench) -> None:
     assert bench.output(1) == [7]
 
 
+def test_the_time_stamp_counter_says_that_it_counts_at_p0s_frequency(bench: Bench) -> None:
+    """HWCR.TscFreqSel after RESET; Linux complains of the firmware where it is clear."""
+    assert bench.vcpu.get_msrs([msr.HWCR])[msr.HWCR] >> 24 & 1
+    bench.vcpu.set_msrs({msr.HWCR: 0})
+    bench.vcpu.reset()
+    assert bench.vcpu.get_msrs([msr.HWCR])[msr.HWCR] >> 24 & 1
+
+
 def test_the_time_stamp_counter_is_the_guests_to_set(bench: Bench) -> None:
     bench.load(
         "mov ecx, 0x10; xor eax, eax; mov edx, 5; wrmsr; rdtsc; mov eax, edx; out 0xe9, eax; rdmsr; mov eax, edx; "

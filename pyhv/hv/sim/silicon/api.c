@@ -45,6 +45,7 @@ void sim_reset(SimCpu *cpu, int init)
         cpu->mtrr_def = 0;
         cpu->tsc_adjust = 0;
         memset(cpu->msr_misc, 0, sizeof cpu->msr_misc);
+        cpu->msr_misc[1] = 1 << 24; /* HWCR.TscFreqSel: the TSC counts at the frequency of P0 */
         cpu->star = cpu->lstar = cpu->cstar = cpu->sfmask = cpu->kernel_gs_base = 0;
         cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
         cpu->msr_misc[3] = 0;
