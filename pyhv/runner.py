@@ -183,9 +183,9 @@ class VcpuLoop:
         if kind is x.SystemEventKind.SHUTDOWN:
             vm.end(Outcome.POWER_OFF, "system event")
         elif kind is x.SystemEventKind.RESET:
-            vm.reset_requested("system event")
+            vm.control.reset("system event")
         elif kind is x.SystemEventKind.CRASH:
-            vm.panic("system event")
+            vm.control.panic("system event")
         elif kind is x.SystemEventKind.SEV_TERMINATE:
             vm.end(Outcome.PANIC, "the encrypted guest asked to be terminated")
 

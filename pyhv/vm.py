@@ -10,7 +10,8 @@ from pyhv.console import Console
 from pyhv.errors import ConfigError, GuestFailed, GuestPanic, PyhvError, TripleFault, VmmError, VmTimeout
 from pyhv.hv.config import VmConfig
 from pyhv.hv.select import Selection, select
-from pyhv.locks import RLock, allocate_lock, condition
+from pyhv.lifecycle import Lifecycle, VerdictControl
+from pyhv.locks import RLock
 from pyhv.memory import MemoryBacking, ram_ranges
 from pyhv.realtime import RealClock
 from pyhv.result import Outcome, Result
@@ -18,7 +19,7 @@ from pyhv.runner import RECENT_EXITS, VcpuLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from threading import Condition, Thread, Timer
+    from threading import Thread, Timer
     from types import TracebackType
     from typing import IO
 
@@ -55,25 +56,14 @@ class Vm:
         self.backend = backend if isinstance(backend, Selection) else select(backend)
         self.lock = RLock()
         self._statistics = statistics or self.backend.hypervisor.capabilities.deterministic
-        self.outcome: Outcome | None = None
         self.msr_handlers: dict[int, tuple[MsrRead, MsrWrite]] = {}
-        self._detail = ""
-        self._status: int | None = None
-        self._error: BaseException | None = None
-        self._panic = ""
         self.kicked: Wakeup | None = None
-        self._state = allocate_lock()
-        self._changed: Condition | None = None
-        self._attention = False
-        self._paused = False
-        self._reset_pending = self._resetting = False
-        self._parked = 0
-        self._runners = 0
+        self.life = Lifecycle(kick=self._kick_all, reset=self._do_reset, ended=self._ended)
+        self.control = VerdictControl(self.life, machine.on_reset)
+        self.running = self.life.running
         self._threads: list[Thread] = []
-        self._started = False
         self._closed = False
         self._result: Result | None = None
-        self._began = self._ended_at = 0.0
         self.loops: list[VcpuLoop] = []
         self._loop: EventLoop | None = None
         self._real_clock = RealClock(self.event_loop)
@@ -114,7 +104,7 @@ class Vm:
             machine,
             memory=self.memory,
             clock=self.clock,
-            control=VerdictControl(self),
+            control=self.control,
             handle=handle,
             output=self.console.feed,
             kick=self._kick_boot_cpu,
@@ -161,17 +151,22 @@ class Vm:
         """
         from pyhv.trace import EVERYWHERE, Tracer
 
-        if self._started or self._closed:
+        if self.life.started or self._closed:
             raise ConfigError("vm: a trace begins before the machine is started")
         return Tracer(self, what, address=EVERYWHERE if address is None else address, limit=limit, sink=sink)
 
     # Running
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """What ended the run; None while it has not ended."""
+        return self.life.outcome
+
     def start(self) -> Vm:
         """Let the vCPUs run; returns self."""
-        if self._started or self._closed:
+        if self.life.started or self._closed:
             raise ConfigError("vm: it was started already")
-        self._begin()
+        self.life.begin()
         if self.backend.hypervisor.capabilities.threads:
             from pyhv.runner import start_threads
 
@@ -180,12 +175,8 @@ class Vm:
             from pyhv.turns import start_turns
 
             self._threads = start_turns(self)
-        self._runners = len(self._threads)
+        self.life.runners = len(self._threads)
         return self
-
-    def _begin(self) -> None:
-        self._started = True
-        self._began = time.monotonic()
 
     def run(self, timeout: float | None = None) -> Result:
         """Run to the end, or to `timeout` seconds (outcome TIMEOUT), and give the Result.
@@ -193,7 +184,7 @@ class Vm:
         A machine of one vCPU, or on a backend without threads, runs in the calling thread. Ctrl-C ends the run
         (STOPPED) and is raised again.
         """
-        if self._started or self._closed:
+        if self.life.started or self._closed:
             raise ConfigError("vm: it was started already")
         if len(self.loops) == 1 or not self.backend.hypervisor.capabilities.threads:
             return self._run_here(timeout)
@@ -208,8 +199,8 @@ class Vm:
             raise
 
     def _run_here(self, timeout: float | None) -> Result:
-        self._begin()
-        self._runners = 1
+        self.life.begin()
+        self.life.runners = 1
         timer = None if timeout is None else self._start_timer(timeout)
         try:
             if self.backend.hypervisor.capabilities.threads:
@@ -239,20 +230,6 @@ class Vm:
     def _time_out(self, timeout: float | None) -> None:
         self.end(Outcome.TIMEOUT, f"no end within {timeout:g} s")
 
-    def running(self) -> bool:
-        """For vCPU loops: whether to go on; parks the caller while the machine is paused or being reset."""
-        return self._park() if self._attention else True
-
-    def _condition(self) -> Condition:
-        """The condition variable of the machine's state; made when somebody first waits."""
-        if self._changed is None:
-            self._changed = condition(self._state)
-        return self._changed
-
-    def _notify(self) -> None:
-        if self._changed is not None:
-            self._changed.notify_all()
-
     def event_loop(self) -> EventLoop:
         """The machine's one event loop; made when a timer, a descriptor or another thread first needs it."""
         with self.lock:
@@ -262,58 +239,20 @@ class Vm:
                 self._loop = EventLoop(self.lock, on_error=self._loop_error, clock=self._real_clock)
             return self._loop
 
-    def _park(self) -> bool:
-        with self._state:
-            if self.outcome is not None:
-                return False
-            changed = self._condition()
-            self._parked += 1
-            changed.notify_all()
-            while self.outcome is None and (self._paused or self._reset_pending):
-                if self._reset_pending and not self._resetting and self._parked == self._runners:
-                    self._resetting = True
-                    self._state.release()  # devices are reset under the machine's lock, which comes before this one
-                    try:
-                        self._do_reset()
-                    finally:
-                        self._state.acquire()
-                        self._reset_done()
-                else:
-                    changed.wait()
-            self._parked -= 1
-            return self.outcome is None
-
     def pause(self, timeout: float = STOP_TIMEOUT) -> None:
-        """Stop all vCPUs between two instructions; returns when they are. Raises VmTimeout."""
-        with self._state:
-            self._paused = self._attention = True
-            self._kick_all()
-            if not self._condition().wait_for(
-                lambda: self.outcome is not None or self._parked == self._runners, timeout
-            ):
-                raise VmTimeout(f"vCPUs did not pause within {timeout} s")
-            self._real_clock.pause()
+        """Stop all vCPUs between two instructions, and the machine's time. Raises VmTimeout."""
+        self.life.pause(timeout)
+        self._real_clock.pause()
 
     def resume(self) -> None:
         """Go on after `pause`."""
         if self._real_clock.paused:
             self._real_clock.resume()
-        with self._state:
-            self._paused = False
-            self._attention = self.outcome is not None or self._reset_pending
-            self._notify()
+        self.life.resume()
 
     def reset(self) -> None:
         """Start the machine again from its image, as a reset button would, with its memory cleared."""
-        with self._state:
-            self._reset_pending = self._attention = True
-            self._kick_all()
-            self._notify()
-            if self._runners:
-                return
-        self._do_reset()
-        with self._state:
-            self._reset_done()
+        self.life.request_reset()
 
     def _do_reset(self) -> None:
         try:
@@ -328,27 +267,16 @@ class Vm:
         except PyhvError as error:
             self.fail(f"reset: {error}", error)
 
-    def _reset_done(self) -> None:
-        self._reset_pending = self._resetting = False
-        self._attention = self._paused or self.outcome is not None
-        self._notify()
-
     def stop(self) -> None:
         """End the run now (outcome STOPPED, unless it ended before)."""
         self.end(Outcome.STOPPED, "stopped by the user")
 
     def wait(self, timeout: float | None = None) -> Result:
         """The Result, once the guest has ended. Raises VmTimeout when it has not after `timeout` seconds; it runs on."""
-        if not self._started:
+        if not self.life.started:
             raise ConfigError("vm: it was not started")
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._state:
-            changed = self._condition()
-            while self.outcome is None:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise VmTimeout(f"the guest did not end within {timeout:g} s\n{self.console.tail()}")
-                changed.wait(left)
+        if not self.life.wait(timeout):
+            raise VmTimeout(f"the guest did not end within {timeout:g} s\n{self.console.tail()}")
         self._join()
         return self.result()
 
@@ -367,12 +295,12 @@ class Vm:
         With `handle=False` the machine does nothing: the caller answers (`vm.vcpus[0].complete_read(...)`).
         The iteration ends when the guest has.
         """
-        if self._started and self._threads:
+        if self._threads:
             raise ConfigError("vm: exits() drives a machine that was not started")
         if len(self.loops) != 1:
             raise ConfigError(f"vm: exits() drives one vCPU, this machine has {len(self.loops)}")
-        if not self._started:
-            self._begin()
+        if not self.life.started:
+            self.life.begin()
         loop = self.loops[0]
         while self.outcome is None:
             event = loop.run_raw()
@@ -385,41 +313,14 @@ class Vm:
 
     def end(self, outcome: Outcome, detail: str = "", status: int | None = None) -> None:
         """Fix the verdict; the first one stands. Stops every vCPU."""
-        with self._state:
-            self._end_locked(outcome, detail, status)
-
-    def _end_locked(
-        self, outcome: Outcome, detail: str, status: int | None, error: BaseException | None = None
-    ) -> None:
-        if self.outcome is not None:
-            return
-        if self._panic and outcome not in (Outcome.STOPPED, Outcome.ERROR):
-            outcome, detail, status = Outcome.PANIC, self._panic, None
-        self._ended_at = time.monotonic()
-        self.outcome = outcome
-        self._detail = detail
-        self._status = status
-        self._error = error
-        self._attention = True
-        self._kick_all()
-        self._notify()
-        self.console.close(self.console_error())
+        self.life.end(outcome, detail, status)
 
     def fail(self, detail: str, error: BaseException | None = None) -> None:
         """The VMM cannot go on."""
-        with self._state:
-            self._end_locked(Outcome.ERROR, detail, None, error)
+        self.life.end(Outcome.ERROR, detail, None, error)
 
-    def panic(self, source: str, detail: str = "") -> None:
-        """The guest says that it panicked."""
-        self.end(Outcome.PANIC, f"{source}: {detail}" if detail else source)
-
-    def reset_requested(self, source: str) -> None:
-        """A reset that the guest asked for: the end of the run, or another start (`Machine.on_reset`)."""
-        if self.machine.on_reset == "exit":
-            self.end(Outcome.RESET, source)
-        else:
-            self.reset()
+    def _ended(self) -> None:
+        self.console.close(self.console_error())
 
     def vcpu_halted(self, loop: VcpuLoop) -> None:
         """A backend without local APICs halted: nothing can wake it."""
@@ -437,8 +338,8 @@ class Vm:
 
     def _console_panic(self, line: str) -> None:
         """Linux prints why it panicked after the line that gives it away: let it, for a moment of machine time."""
-        self._panic = f"console: {line}"
-        self.clock.call_at(self.clock.now_ns() + PANIC_GRACE_NS, lambda: self.panic("console", line))
+        self.life.panic = f"console: {line}"
+        self.clock.call_at(self.clock.now_ns() + PANIC_GRACE_NS, lambda: self.control.panic("console", line))
 
     def _sink_error(self, error: BaseException) -> None:
         self.fail(f"console output cannot be written: {error}", error)
@@ -496,15 +397,15 @@ class Vm:
             outcome=outcome,
             backend=self.backend.name,
             backend_reason=self.backend.reason,
-            detail=self._detail,
-            guest_status=self._status,
+            detail=self.life.detail,
+            guest_status=self.life.status,
             console=self.console.text,
             exits=dict(sorted(counts.items(), key=lambda item: -item[1])),
             unclaimed=self.pc.unclaimed(),
             deterministic=self.backend.hypervisor.capabilities.deterministic,
             instructions=self.handle.instructions(),
             statistics=self.handle.statistics() if self._statistics else {},
-            wall_seconds=self._ended_at - self._began,
+            wall_seconds=self.life.ended_at - self.life.began,
             guest_seconds=sum(loop.cpu_ns for loop in self.loops) / 1e9,
             avic=avic,
             avic_reason=avic_reason,
@@ -529,7 +430,7 @@ class Vm:
             Outcome.ERROR: VmmError,
         }
         make = GuestFailed if outcome is None else kinds.get(outcome, GuestFailed)
-        return make(f"the guest ended ({outcome.value if outcome else 'not started'}: {self._detail})")
+        return make(f"the guest ended ({outcome.value if outcome else 'not started'}: {self.life.detail})")
 
     def close(self) -> None:
         """Stop and reap: threads joined, devices closed, memory unmapped. Idempotent."""
@@ -538,7 +439,7 @@ class Vm:
         if self.outcome is None:
             self.stop()
         try:
-            if self._started:
+            if self.life.started:
                 self.result()
         finally:
             self._closed = True
@@ -555,27 +456,6 @@ class Vm:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-class VerdictControl:
-    """What devices ask for, as verdicts on their machine (a `pyhv.control.MachineControl`)."""
-
-    __slots__ = ("_vm",)
-
-    def __init__(self, vm: Vm) -> None:
-        self._vm = vm
-
-    def debug_exit(self, value: int) -> None:
-        self._vm.end(Outcome.FAILED if value else Outcome.PASSED, f"debug exit {value:#x}", value)
-
-    def power_off(self, source: str) -> None:
-        self._vm.end(Outcome.POWER_OFF, source)
-
-    def reset(self, source: str) -> None:
-        self._vm.reset_requested(source)
-
-    def panic(self, source: str, detail: str = "") -> None:
-        self._vm.panic(source, detail)
 
 
 def start(machine: Machine, *, backend: Backend = "auto", seed: int = 0, log: IO[bytes] | None = None) -> Vm:
