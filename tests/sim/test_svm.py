@@ -375,6 +375,17 @@ def test_tlb_is_tagged_and_flushed_as_asked() -> None:
     assert misses() == 2
 
 
+def test_permissions_follow_what_the_host_put_into_the_vmcb() -> None:
+    guest = Guest("mov [0x5000], eax\nhlt")
+    guest.put(GUEST_TABLES + 0x3000 + 5 * 8, 0x5005)
+    guest.field(0x008, 1 << 14, 4)
+    assert guest.enter() == 0x78, "CR0.WP is clear: a supervisor writes to a read-only page"
+    guest.field(0x578, ORIGIN)
+    guest.field(0x558, 0x80010011)
+    assert guest.enter() == 0x4E
+    assert guest.info == (3, 0x5000)
+
+
 def test_a_simulated_host_can_run_a_guest() -> None:
     """VMRUN as an instruction: the guest's CPUID comes back to the host's next instruction."""
     text = f"""

@@ -21,8 +21,7 @@
 #define SIM_STOP_EXTINT 9     /* bare machine: LINT0/ExtINT accepted; answer with sim_extint_vector and run again */
 #define SIM_STOP_ERROR 10     /* the machine gave up; sim_error says why */
 #define SIM_STOP_DEBUG 11     /* a host breakpoint or host single step (sim_debug_*) */
-#define SIM_STOP_MSR 12       /* bare machine: an MSR handed to the host (sim_msr_route); answer sim_msr_done */
-#define SIM_STOP_EVENT 13     /* something other CPUs or the host must see changed (an IPI was sent): reschedule */
+#define SIM_STOP_EVENT 12     /* something other CPUs or the host must see changed (an IPI was sent): reschedule */
 
 /* ---- segments in the VMCB's form ---- */
 typedef struct SimSegment {

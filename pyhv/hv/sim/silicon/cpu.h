@@ -146,7 +146,6 @@ enum { LEAVE_EXCEPTION = 1, LEAVE_STOP, LEAVE_VMEXIT, LEAVE_RESYNC };
 typedef struct PendingException {
     uint8_t vector;
     uint8_t has_error;
-    uint8_t software;     /* INT n, INT3, INTO: needs the DPL check, next RIP is pushed */
     uint8_t db_fault;     /* #DB that is a fault: instruction breakpoint, general detect */
     uint32_t error;
     uint64_t cr2;         /* of #PF */
@@ -269,6 +268,7 @@ struct SimCpu {
     TlbEntry *tlb_slots;       /* [TLB_SLOTS][TLB_CLASSES][TLB_SIZE] */
     uint32_t slot_asid[TLB_SLOTS];
     uint32_t slot, slot_clock, slot_used[TLB_SLOTS];
+    uint64_t slot_permissions[TLB_SLOTS];
     Op step_ops[4];            /* a single instruction run outside the block cache */
     struct { uint64_t linear[64]; uint32_t count; uint8_t step; } debug;
     SimMachine *machine;
@@ -378,7 +378,6 @@ static inline bool cpu_feature(const Cpu *cpu, int feature)
     return cpu->machine->features >> feature & 1;
 }
 /* SVM intercept check for the op at hand: leaves with #VMEXIT(code) when in a guest that intercepts it. */
-enum { SVM_INTERCEPT_RDTSC = 14, SVM_INTERCEPT_RDPMC, SVM_INTERCEPT_XSETBV = 45 };
 void svm_intercept(Cpu *cpu, const Op *op, int bit, uint64_t code, uint64_t info1, uint64_t info2);
 
 #define NEXT return (op + 1)->fn(cpu, op + 1)

@@ -26,8 +26,6 @@ static void set_cr0(Cpu *cpu, const Op *op, u64 v)
     cpu->cr0 = v;
     if ((v ^ old) & CR0_PG)
         tlb_flush_slot(cpu, cpu->slot, true);
-    else if ((v ^ old) & (CR0_WP | CR0_PE))
-        tlb_clear_first_level(cpu);
 }
 
 static u64 cr4_allowed(const Cpu *cpu)
@@ -61,8 +59,6 @@ static void set_cr4(Cpu *cpu, const Op *op, u64 v)
     cpu->cr4 = v;
     if ((v ^ old) & (CR4_PGE | CR4_PAE | CR4_PSE | CR4_PCIDE | CR4_LA57))
         tlb_flush_slot(cpu, cpu->slot, true);
-    else if ((v ^ old) & (CR4_SMEP | CR4_SMAP))
-        tlb_clear_first_level(cpu);
 }
 
 static void set_cr3(Cpu *cpu, const Op *op, u64 v)

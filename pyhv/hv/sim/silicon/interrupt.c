@@ -197,7 +197,7 @@ static void take_exception(Cpu *cpu)
                 e = (PendingException){.vector = EXC_DF, .has_error = 1};
         }
     }
-    if (cpu->in_guest && e.vector < 32 && (cpu->svm.exceptions >> e.vector & 1) && !e.software) {
+    if (cpu->in_guest && e.vector < 32 && (cpu->svm.exceptions >> e.vector & 1)) {
         if (e.vector == EXC_DB)
             cpu->dr[6] = (cpu->dr[6] & ~0xFull) | e.dr6;
         vmexit(cpu, 0x40 + e.vector, e.has_error ? e.error : 0, e.vector == EXC_PF ? e.cr2 : 0);

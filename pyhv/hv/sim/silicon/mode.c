@@ -13,8 +13,20 @@ static bool flat_data(const SimSegment *s)
     return s->base == 0 && s->limit == 0xFFFFFFFF && (s->attrib & 0x9E) == 0x92; /* P, S, writable, expand up */
 }
 
+/* The first level holds permissions as these bits made them; each ASID slot remembers for which. */
+static void check_slot_permissions(Cpu *cpu)
+{
+    u64 bits = (cpu->cr0 & (CR0_WP | CR0_PG)) | (cpu->cr4 & (CR4_SMEP | CR4_SMAP)) << 32
+             | (cpu->efer & (EFER_NXE | EFER_LMA)) << 16 | cpu->nested_paging;
+    if (unlikely(cpu->slot_permissions[cpu->slot] != bits)) {
+        cpu->slot_permissions[cpu->slot] = bits;
+        tlb_clear_slot(cpu, cpu->slot);
+    }
+}
+
 void cpu_update_mode(Cpu *cpu)
 {
+    check_slot_permissions(cpu);
     const SimSegment *cs = &cpu->seg[SEG_CS], *ss = &cpu->seg[SEG_SS];
     uint32_t mode;
     if ((cpu->efer & EFER_LMA) && (cs->attrib & 0x200)) {

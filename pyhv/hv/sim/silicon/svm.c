@@ -364,11 +364,7 @@ static void vmrun_enter(Cpu *cpu, u64 pa)
         tlb_flush_asid(cpu, cpu->svm.asid, tlb_ctl == 3);
     if (cpu->slot_asid[cpu->slot] != cpu->svm.asid)
         tlb_select_asid(cpu, cpu->svm.asid);
-    u64 cr0 = cpu->cr0, cr4 = cpu->cr4, efer = cpu->efer;
     load_guest(cpu, v);
-    if (((cr0 ^ cpu->cr0) & (CR0_WP | CR0_PG | CR0_PE)) || ((cr4 ^ cpu->cr4) & (CR4_SMEP | CR4_SMAP))
-        || ((efer ^ cpu->efer) & (EFER_NXE | EFER_LMA)))
-        tlb_clear_first_level(cpu);
     cpu->in_guest = 1;
     cpu->gif = 1;
     cpu->mp_state = 0;

@@ -88,15 +88,6 @@ static void tlb_clear_slot(Cpu *cpu, unsigned slot)
         cpu_flush_jumps(cpu);
 }
 
-/* Permissions that the second level does not hold changed their meaning (CR0.WP, SMEP, SMAP, NXE): only the first
- * level and the cached jumps go. */
-static void tlb_clear_first_level(Cpu *cpu)
-{
-    for (unsigned s = 0; s < TLB_SLOTS; s++)
-        tlb_clear_slot(cpu, s);
-    cpu_flush_jumps(cpu);
-}
-
 static void tlb_flush_slot(Cpu *cpu, unsigned slot, bool globals)
 {
     ArchTlb *t = cpu->arch_tlb;
