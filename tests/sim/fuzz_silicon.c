@@ -1,6 +1,7 @@
 /* Random guests for a sanitizer build of the silicon: every mode, bare and under VMRUN, with random code, tables and
  * state, and random answers from devices. What the guests do is their affair; the machine must neither touch memory
- * that is not its own nor run past its budget.
+ * that is not its own nor run past its budget. A guest that is traced runs op by op, and must end as one that is not.
+ * Prints a digest of how each ended.
  *
  *     fuzz_silicon SEED ROUNDS
  */
@@ -253,13 +254,19 @@ static void build_vmcb(uint8_t *ram, const SimState *s)
 }
 
 /* Runs one CPU until its budget is used up or it stops for good, answering what it asks. */
-static void drive(SimCpu *cpu, int guest)
+static void drive(SimMachine *m, SimCpu *cpu, int guest)
 {
     uint64_t start = sim_icount(cpu);
-    uint8_t buffer[64];
+    uint64_t lost;
+    uint8_t buffer[64] = {0};
     for (unsigned turns = 0; turns < 300 && sim_icount(cpu) - start < BUDGET; turns++) {
         uint64_t before = sim_icount(cpu), budget = 1 + below(500);
         int why = guest && !(turns && chance(50)) ? sim_vmrun(cpu, VMCB_PA, budget) : sim_run(cpu, budget);
+        sim_trace_take(m, &lost);
+        if (lost) {
+            fprintf(stderr, "%llu events did not fit\n", (unsigned long long)lost);
+            abort();
+        }
         if (sim_icount(cpu) - before > budget + 8) {
             fprintf(stderr, "ran %llu of %llu instructions\n", (unsigned long long)(sim_icount(cpu) - before), (unsigned long long)budget);
             abort();
@@ -301,41 +308,71 @@ static void drive(SimCpu *cpu, int guest)
     }
 }
 
+static uint64_t digest(uint64_t hash, const void *data, size_t size) /* whole 64-bit words */
+{
+    const uint64_t *p = data;
+    for (size_t i = 0; i < size / 8; i++)
+        hash = ((hash ^ p[i]) * 0x9E3779B97F4A7C15ull) ^ hash >> 29;
+    return hash;
+}
+
+/* One machine, from its seed to a digest of how it ended; `kinds` of events are traced into exactly `capacity` records. */
+static uint64_t run_machine(uint64_t round, uint32_t kinds, uint32_t capacity)
+{
+    uint64_t hash = 0xCBF29CE484222325ull;
+    seed = round * 0x9E3779B97F4A7C15ull | 1;
+    for (int i = 0; i < 8; i++)
+        rnd();
+    uint8_t *ram = malloc(RAM_SIZE);
+    SimTraceRecord *records = malloc(capacity * sizeof *records);
+    if (!ram || !records)
+        exit(2);
+    for (uint32_t i = 0; i < RAM_SIZE; i += 4096)
+        memset(ram + i, (int)below(256), 4096);
+    SimMachine *m = sim_machine_new(ram, RAM_SIZE, 1 + (uint32_t)below(2), round);
+    if (!m)
+        exit(2);
+    sim_trace(m, kinds, 0, UINT64_MAX, records, capacity);
+    SimCpu *cpu = sim_machine_cpu(m, 0);
+    if (chance(30))
+        sim_vapic_enable(cpu, 1);
+    for (int k = 0; k < 4; k++) {
+        SimState s;
+        sim_get_state(cpu, &s);
+        if (s.in_guest)
+            sim_force_vmexit(cpu);
+        sim_get_state(cpu, &s);
+        random_state(&s, ram);
+        int guest = chance(50);
+        s.mp_state = 0;
+        sim_set_state(cpu, &s);
+        build_vmcb(ram, &s);
+        sim_host_wrote(m, 0, RAM_SIZE);
+        sim_vmload(cpu, VMCB_PA);
+        drive(m, cpu, guest);
+        sim_get_state(cpu, &s);
+        hash = digest(hash, &s, sizeof s);
+        hash = digest(hash, sim_xsave_area(cpu), 4096);
+        hash = digest(hash, &seed, sizeof seed);
+    }
+    hash = digest(hash, ram, RAM_SIZE);
+    sim_machine_free(m);
+    free(records);
+    free(ram);
+    return hash;
+}
+
 int main(int argc, char **argv)
 {
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 0) : 1, rounds = argc > 2 ? strtoull(argv[2], NULL, 0) : 100;
     for (uint64_t round = first; round < first + rounds; round++) {
-        seed = round * 0x9E3779B97F4A7C15ull | 1;
-        for (int i = 0; i < 8; i++)
-            rnd();
-        uint8_t *ram = malloc(RAM_SIZE);
-        if (!ram)
-            return 2;
-        for (uint32_t i = 0; i < RAM_SIZE; i += 4096)
-            memset(ram + i, (int)below(256), 4096);
-        SimMachine *m = sim_machine_new(ram, RAM_SIZE, 1 + (uint32_t)below(2), round);
-        if (!m)
-            return 2;
-        SimCpu *cpu = sim_machine_cpu(m, 0);
-        if (chance(30))
-            sim_vapic_enable(cpu, 1);
-        for (int k = 0; k < 4; k++) {
-            SimState s;
-            sim_get_state(cpu, &s);
-            if (s.in_guest)
-                sim_force_vmexit(cpu);
-            sim_get_state(cpu, &s);
-            random_state(&s, ram);
-            int guest = chance(50);
-            s.mp_state = 0;
-            sim_set_state(cpu, &s);
-            build_vmcb(ram, &s);
-            sim_host_wrote(m, 0, RAM_SIZE);
-            sim_vmload(cpu, VMCB_PA);
-            drive(cpu, guest);
+        uint64_t plain = run_machine(round, 0, 1), traced = run_machine(round, 31, 1u << 16);
+        if (plain != traced) {
+            fprintf(stderr, "round %llu ends otherwise when it is traced\n", (unsigned long long)round);
+            abort();
         }
-        sim_machine_free(m);
-        free(ram);
+        printf("%llu %016llx\n", (unsigned long long)round, (unsigned long long)plain);
+        run_machine(round, 1 + (uint32_t)below(31), 300); /* a buffer that is full soon */
     }
     return 0;
 }
