@@ -14,6 +14,7 @@ help:
 	@echo "make venv        .venv with pyhv and the tools of its developers"
 	@echo "make guests      the tiny kernels in guests/"
 	@echo "make kernels     Debian's kernels and firmware, by apt, into build/kernels"
+	@echo "make test-sanitized  the simulator under the address and undefined-behaviour sanitizers"
 	@echo "make test-amdv   the tests on a real kvm_amd with nested paging, inside QEMU TCG"
 	@echo "make bench       speed, as ratios to peers measured in the same run"
 	@echo "make deps        the system packages that all of this needs, by apt"
@@ -62,6 +63,9 @@ test: deps-tiers venv guests
 test-amdv: kernels guests
 	@$(BIN)/pytest tests/amdv
 
+test-sanitized: venv guests
+	@$(BIN)/pytest tests/sim/test_sanitized.py
+
 check: venv
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -76,4 +80,4 @@ clean:
 	@find pyhv -name '*.so' -delete
 	@rm -f .venv/.installed pyhv/hv/kvm/_kvm.c pyhv/hv/sim/_silicon.c
 
-.PHONY: help deps deps-build deps-tiers venv guests run kernels test test-amdv check bench clean
+.PHONY: help deps deps-build deps-tiers venv guests run kernels test test-amdv test-sanitized check bench clean

@@ -4,10 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from bare_cpu import CODE, CODE_16, DATA, REAL, BareCpu
 
-from pyhv.hv.config import VmConfig
-from pyhv.hv.sim.hypervisor import SimHypervisor
 from pyhv.hv.sim.native import ffi, lib
 
 iced = pytest.importorskip("iced_x86", reason="needs iced-x86: pip install -e '.[dev]'")

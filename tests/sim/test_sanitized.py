@@ -1,42 +1,67 @@
-"""The silicon in a build without optimisation and with the address and undefined-behaviour sanitizers, fuzzed."""
+"""The silicon in a build without optimisation and with the address and undefined-behaviour sanitizers.
 
-import hashlib
+It is fuzzed, and it runs the simulator's own tests and the guests.
+"""
+
 import os
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import sanitized
 
-HERE = Path(__file__).parent
-SILICON = HERE.parent.parent / "pyhv" / "hv" / "sim" / "silicon"
-CACHE = HERE.parent.parent / "build" / "sanitized"
-FLAGS = [
-    *("-std=gnu11", "-O0", "-g1", "-fno-strict-aliasing", "-fwrapv", "-w"),
-    *("-fsanitize=address,undefined", "-fno-sanitize=alignment", "-fno-sanitize-recover=undefined"),
-]
+TESTS = sanitized.PROJECT / "tests"
+SUITE = ["sim", "guests", "conformance"]
+LEFT_OUT = ["sim/test_sanitized.py", "sim/test_differential.py"]
 
 
-@pytest.fixture(scope="session")
-def fuzzer() -> Path:
-    """The sanitized build with the fuzzer's main, made again when a source has changed."""
-    if shutil.which("gcc") is None:
-        pytest.skip("the sanitizer build needs gcc")
-    sources = sorted([*SILICON.glob("*.[ch]"), *SILICON.glob("*.inc"), HERE / "fuzz_silicon.c"])
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + " ".join(FLAGS).encode()).hexdigest()
-    program = CACHE / f"fuzz-{digest[:16]}"
-    if not program.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for old in CACHE.glob("fuzz-*"):
-            old.unlink(missing_ok=True)
-        fresh = CACHE / f"new-{os.getpid()}"
-        command = ["gcc", *FLAGS, f"-I{SILICON}", "-o", fresh, SILICON / "silicon.c", HERE / "fuzz_silicon.c", "-lm"]
-        subprocess.run(command, check=True, capture_output=True)
-        fresh.rename(program)
-    return program
+@pytest.fixture(scope="module", autouse=True)
+def sanitizer() -> None:
+    reason = sanitized.missing()
+    if reason:
+        pytest.skip(reason)
 
 
-@pytest.mark.parametrize("seed", range(0, 400, 100))
-def test_random_guests_do_no_harm(fuzzer: Path, seed: int) -> None:
-    done = subprocess.run([fuzzer, str(seed + 1), "100"], capture_output=True, text=True, timeout=120)
+def fuzz(first: int, rounds: int) -> str:
+    command = [sanitized.fuzzer(), str(first), str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 50))
+def test_random_guests_do_no_harm(seed: int) -> None:
+    fuzz(seed + 1, 50)
+
+
+def test_random_guests_end_the_same_way_each_time() -> None:
+    assert fuzz(1, 25) == fuzz(1, 25) != fuzz(2, 25)
+
+
+def test_the_suite_runs_on_the_sanitized_silicon() -> None:
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(sanitized.runtime()),
+        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",
+        "PYHV_TEST_SILICON": str(sanitized.module()),
+        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "silicon_of",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "not kvm",
+    ]
+    command += [*(f"--ignore={TESTS / path}" for path in LEFT_OUT), *(str(TESTS / path) for path in SUITE)]
+    done = subprocess.run(command, env=environment, cwd=sanitized.PROJECT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
