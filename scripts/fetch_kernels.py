@@ -32,7 +32,7 @@ from extract_vmlinux import ExtractError, extract_vmlinux
 
 BUILD = Path(__file__).resolve().parent.parent / "build"
 DEFAULT_DIRECTORY = BUILD / "kernels"
-DEFAULT_NAMES = ("cloud", "generic", "memtest86+", "ipxe")
+DEFAULT_NAMES = ("cloud", "generic", "memtest86+", "ipxe", "seabios")
 STAMP = ".package"
 
 

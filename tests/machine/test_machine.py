@@ -32,6 +32,7 @@ REFUSED: dict[str, list[Any]] = {
     "on_reset": ["again", "", None],
     "date": ["", "yesterday", "1969-12-31", "2026-13-01", 2026, "2026-01-01T25:00", "1970-01-01T00:00+01:00", "0001-01-01"],
     "unpack": ["maybe", "", None, True],
+    "firmware": ["", 7, "a\0b", ["x"], b"bytes"],
     "name": [None, 7],
 }
 
