@@ -156,7 +156,8 @@ def main() -> NoReturn:
 
 def _leave(status: int) -> NoReturn:
     """End the process. Every VM has been closed: where no thread is left there is nothing to take apart."""
-    if "threading" not in sys.modules:
+    threads = sys.modules.get("threading")
+    if threads is None or threads.active_count() == 1:
         try:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import select
+from _thread import allocate_lock, start_new_thread
 
 from pyhv._types import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from threading import Thread
+    from threading import Lock
     from types import TracebackType
     from typing import Any
 
@@ -33,7 +34,7 @@ class Terminal:
         self._wake_read, self._wake_write = -1, -1
         self._poll_out = select.poll()
         self._poll_out.register(output, select.POLLOUT)
-        self._thread: Thread | None = None
+        self._reading: Lock | None = None
 
     def __enter__(self) -> Terminal:
         self._vm.console.add_sink(self._write)
@@ -51,9 +52,9 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._thread is not None:
+        if self._reading is not None:
             os.write(self._wake_write, b"x")
-            self._thread.join()
+            self._reading.acquire()
             os.close(self._wake_read)
             os.close(self._wake_write)
         if self._saved is not None:
@@ -86,11 +87,16 @@ class Terminal:
         return not data
 
     def _start_reading(self) -> None:
-        from threading import Thread
-
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
-        self._thread = Thread(target=self._read_loop, name="pyhv-stdin", daemon=True)
-        self._thread.start()
+        self._reading = reading = allocate_lock()
+        reading.acquire()
+        start_new_thread(self._read_until_woken, (reading,))
+
+    def _read_until_woken(self, reading: Lock) -> None:
+        try:
+            self._read_loop()
+        finally:
+            reading.release()
 
     def _write(self, data: bytes) -> None:
         """Write all of it, but do not wait for a reader that takes nothing once the run has ended."""
