@@ -75,6 +75,6 @@ def _entry_32(request: Request, header: SetupHeader) -> int:
     if not 0 <= offset < header.size:
         raise BootError(
             f"{request.kernel}: bzImage: code32_start {header.code32_start:#x} is outside the kernel, "
-            "and there is no 64-bit entry: the image needs a BIOS"
+            "and there is no 64-bit entry: the image needs a BIOS (--firmware)"
         )
     return header.load_address + offset

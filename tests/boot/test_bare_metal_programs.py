@@ -74,3 +74,8 @@ def test_a_boot_sector_calls_the_bios(bios: str, tmp_path: Path, sim: Selection)
         vm.console.send("k")
         result = vm.wait(TIME)
     assert result.ok and result.guest_status == 0, result.report()
+
+
+def test_ipxe_alone_is_told_what_it_lacks() -> None:
+    with pytest.raises(pyhv.ConfigError, match=r"ipxe.lkrn: .* the image needs a BIOS \(--firmware\)"):
+        pyhv.Vm(pyhv.Machine(existing("ipxe/ipxe.lkrn")), backend="sim")
