@@ -73,7 +73,7 @@ def _redeliver(vcpu: SimVcpu, interrupted: int) -> None:
 
 def _pio(vcpu: SimVcpu) -> Exit | None:
     quad = vcpu.vmcb.quad
-    vcpu.vm.charge()
+    vcpu.device_time()
     info = quad[_INFO1]
     port, size = info >> 16 & 0xFFFF, info >> 4 & 7
     if info & v.IOIO_STR:
@@ -101,7 +101,7 @@ def _nested_fault(vcpu: SimVcpu) -> Exit | None:
     address = quad[_INFO2]
     if access.valid and not quad[_INFO1] & v.NPF_FETCH:
         size = access.size
-        vcpu.vm.charge()
+        vcpu.device_time()
         if access.write:
             lib.sim_access_done(vcpu.native, 0)
             vcpu.unfinished = True
@@ -126,12 +126,12 @@ def _msr(vcpu: SimVcpu) -> Exit | None:
         if index in vcpu.vm.msr_writes:
             vcpu.expect_msr(_finish_wrmsr)
             return Wrmsr(index, value, "filter")
-        _finish_wrmsr(vcpu, 0 if vcpu.write_msr(index, value) else None)
+        _finish_wrmsr(vcpu, 0 if msrs.write(vcpu, index, value) else None)
     else:
         if index in vcpu.vm.msr_reads:
             vcpu.expect_msr(_finish_rdmsr)
             return Rdmsr(index, "filter")
-        _finish_rdmsr(vcpu, vcpu.read_msr(index))
+        _finish_rdmsr(vcpu, msrs.read(vcpu, index))
     return None
 
 
@@ -153,7 +153,7 @@ def _finish_wrmsr(vcpu: SimVcpu, value: int | None) -> None:
 
 def _cpuid(vcpu: SimVcpu) -> None:
     quad, gpr = vcpu.vmcb.quad, vcpu.gpr
-    quad[_RAX], gpr[RBX], gpr[RCX], gpr[RDX] = vcpu.cpuid(quad[_RAX] & _LOW, gpr[RCX] & _LOW)
+    quad[_RAX], gpr[RBX], gpr[RCX], gpr[RDX] = vcpu.features.answer(vcpu, quad[_RAX] & _LOW, gpr[RCX] & _LOW)
     vcpu.skip(quad[_NRIP])
 
 

@@ -26,6 +26,7 @@ EFER_SVME = 0x1000
 EFER_LMA, EFER_LME = 0x400, 0x100
 XSAVE_SIZE = 4096
 FXSAVE_SIZE = 512
+FCW_INITIAL, MXCSR_INITIAL = 0x37F, 0x1F80
 
 
 def read_general(gpr: Any, vmcb: Vmcb) -> GeneralRegisters:
@@ -122,6 +123,30 @@ def write_fpu(area: Any, r: FpuRegisters) -> None:
         raise ConfigError(f"FPU registers: {failure}") from None
     area[: len(head) - 4] = head[:-4]
     area[32:416] = b"".join((*r.st, *r.xmm))
+
+
+def read_xsave(area: Any, xcr0: int) -> bytes:
+    """An XSAVE area in the standard format, every component present (11.5.2)."""
+    image = bytearray(area)
+    image[512:520] = (xcr0 | 3).to_bytes(8, "little")
+    image[520:576] = bytes(56)
+    return bytes(image)
+
+
+def write_xsave(area: Any, image: bytes) -> None:
+    """Components that the image lacks get their initial state."""
+    new = bytearray(image.ljust(XSAVE_SIZE, b"\0"))
+    present = int.from_bytes(new[512:520], "little")
+    if not present & 1:
+        new[0:24] = FCW_INITIAL.to_bytes(2, "little") + bytes(22)
+        new[32:160] = bytes(128)
+    if not present & 2:
+        new[160:416] = bytes(256)
+    if not present & 3:
+        new[24:28] = MXCSR_INITIAL.to_bytes(4, "little")
+    if not present & 4:
+        new[576:832] = bytes(256)
+    area[:] = bytes(new)
 
 
 def read_events(vmcb: Vmcb, *, nmi_masked: bool, nmi_pending: bool) -> VcpuEvents:

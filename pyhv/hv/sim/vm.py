@@ -10,8 +10,9 @@ from pyhv.hv.sim.clock import APIC_HZ, DEVICE_TICKS, TICKS_PER_INSTRUCTION, TSC_
 from pyhv.hv.sim.frames import WINDOW, HostMemory
 from pyhv.hv.sim.native import ffi, lib
 from pyhv.hv.sim.npt import NestedTables
+from pyhv.hv.sim.registers import ASID
 from pyhv.hv.sim.stats import read_statistics
-from pyhv.hv.sim.vcpu import ASID, SimVcpu
+from pyhv.hv.sim.vcpu import SimVcpu
 from pyhv.locks import allocate_lock
 from pyhv.memory import PAGE_SIZE, GuestMemory, MemoryBacking
 
