@@ -31,10 +31,12 @@ _1_EDX = _bits(1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19)
 _7_EBX = _bits(0, 3, 7, 8, 18, 19, 20)  # FSGSBASE BMI1 SMEP BMI2 RDSEED ADX SMAP
 _7_ECX = _bits(2, 22)  # UMIP RDPID
 _81_ECX = _bits(0, 4, 5, 8)  # LAHF, CR8 in legacy mode, ABM, PREFETCHW
-_81_EDX = _bits(11, 20, 26, 27, 29)  # SYSCALL NX PAGE1GB RDTSCP LM
+_81_EDX = _bits(11, 20, 25, 26, 27, 29)  # SYSCALL NX FFXSR PAGE1GB RDTSCP LM
 _81_EDX_SHARED = _bits(*range(10), *range(12, 18), 23, 24)
 _SVM = 1 << 2
 _LA57 = 1 << 16
+_PCID = 1 << 17
+_INVPCID = 1 << 10
 
 
 def _text(text: bytes) -> tuple[int, ...]:
@@ -81,8 +83,8 @@ def supported() -> tuple[CpuidEntry, ...]:
 
 @memo()
 def optional() -> tuple[CpuidEntry, ...]:
-    """Features that the silicon runs but a guest gets only when they are asked for: five-level paging."""
-    return (CpuidEntry(7, 0, 0, 0, _LA57, 0),)
+    """Features that the silicon runs but a guest gets only when they are asked for: process contexts, 5-level paging."""
+    return (CpuidEntry(1, None, 0, 0, _PCID, 0), CpuidEntry(7, 0, 0, _INVPCID, _LA57, 0))
 
 
 def _xsave() -> list[CpuidEntry]:

@@ -34,8 +34,10 @@ APIC = (APIC_BASE, TSC_DEADLINE, *X2APIC)
 PERMISSION_MAP_SIZE = 0x2000
 _RANGES = ((0, 0x0000), (0xC000_0000, 0x0800), (0xC001_0000, 0x1000))
 EFER_WRITABLE = 0x1 | 0x100 | 0x800  # SCE, LME, NXE
+EFER_FFXSR = 1 << 14
 EFER_LME, EFER_LMA = 0x100, 0x400
 CR0_PG = 1 << 31
+CPUID_FFXSR = 1 << 25
 MEMORY_TYPES = (0, 1, 4, 5, 6, 7)
 """What a field of the PAT can hold (7.8.1)."""
 _EFER, _CR0 = v.EFER >> 3, v.CR0 >> 3
@@ -59,6 +61,12 @@ def open_for(bitmap: bytearray | memoryview, index: int, *, exits: int = 0) -> N
             bitmap[byte] = bitmap[byte] & ~(3 << shift) | exits << shift
 
 
+def _efer_known(guest: GuestRegisters) -> int:
+    extended = guest.features.lookup(0x8000_0001)
+    fast_fxsave = extended is not None and extended.edx & CPUID_FFXSR
+    return EFER_WRITABLE | EFER_LMA | (EFER_FFXSR if fast_fxsave else 0)
+
+
 def read(guest: GuestRegisters, index: int) -> int | None:
     """A guest's RDMSR; None: #GP."""
     quad = guest.vmcb.quad
@@ -77,7 +85,7 @@ def write(guest: GuestRegisters, index: int, value: int) -> bool:
     quad = guest.vmcb.quad
     if index == EFER:
         old = quad[_EFER]
-        if value & ~(EFER_WRITABLE | EFER_LMA) or ((value ^ old) & EFER_LME and quad[_CR0] & CR0_PG):
+        if value & ~_efer_known(guest) or ((value ^ old) & EFER_LME and quad[_CR0] & CR0_PG):
             return False
         quad[_EFER] = value & ~EFER_LMA | old & EFER_LMA | EFER_SVME
         return True
@@ -91,7 +99,7 @@ def write(guest: GuestRegisters, index: int, value: int) -> bool:
 
 def put(guest: GuestRegisters, index: int, value: int) -> bool:
     """Set an MSR from outside, where a guest's own rules of transition do not hold; False where it cannot have the value."""
-    if index == EFER and not value & ~(EFER_WRITABLE | EFER_LMA):
+    if index == EFER and not value & ~_efer_known(guest):
         guest.vmcb.quad[_EFER] = value | EFER_SVME
         return True
     if index == APIC_BASE:

@@ -23,7 +23,17 @@ def _scalars() -> tuple[str, ...]:
     return tuple(name for name, field in ffi.typeof("SimStats").fields if field.type.kind == "primitive")
 
 
-def read_statistics(cpus: Iterable[Any]) -> dict[str, int]:
+def take(cpus: Iterable[Any]) -> list[tuple[Any, Any, int]]:
+    """What `summed` needs of each CPU, as it stands now."""
+    taken = []
+    for cpu in cpus:
+        stats, asids = ffi.new("SimStats *"), ffi.new("SimTlbAsidStats[]", MAX_ASIDS)
+        lib.sim_stats(cpu, stats)
+        taken.append((stats, asids, lib.sim_stats_asids(cpu, asids, MAX_ASIDS)))
+    return taken
+
+
+def summed(taken: Iterable[tuple[Any, Any, int]]) -> dict[str, int]:
     """Sums over the CPUs.
 
     Plain counters have the names of `SimStats` (silicon/api.h); exits are `exit.NAME` by the manual's names, exceptions
@@ -31,13 +41,11 @@ def read_statistics(cpus: Iterable[Any]) -> dict[str, int]:
     are left out.
     """
     out: dict[str, int] = {}
-    stats, asids = ffi.new("SimStats *"), ffi.new("SimTlbAsidStats[]", MAX_ASIDS)
 
     def add(name: str, value: int) -> None:
         out[name] = out.get(name, 0) + value
 
-    for cpu in cpus:
-        lib.sim_stats(cpu, stats)
+    for stats, asids, count_of_asids in taken:
         for name in _scalars():
             add(name, getattr(stats, name))
         for code, count in enumerate(stats.exit_count):
@@ -46,7 +54,7 @@ def read_statistics(cpus: Iterable[Any]) -> dict[str, int]:
         for vector, count in enumerate(stats.exceptions):
             if count:
                 add(f"exception.{EXCEPTION_NAMES.get(vector, vector)}", count)
-        for i in range(lib.sim_stats_asids(cpu, asids, MAX_ASIDS)):
+        for i in range(count_of_asids):
             add(f"tlb.asid{asids[i].asid}.hits", asids[i].hits)
             add(f"tlb.asid{asids[i].asid}.misses", asids[i].misses)
     return out

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pyhv._builtin import deque, get_ident, partial
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
-from pyhv.hv.sim import msrs
+from pyhv.hv.sim import msrs, stats
 from pyhv.hv.sim.clock import APIC_HZ, DEVICE_TICKS, TICKS_PER_INSTRUCTION, TSC_HZ, VirtualClock
 from pyhv.hv.sim.frames import WINDOW, HostMemory
 from pyhv.hv.sim.native import ffi, lib
 from pyhv.hv.sim.npt import NestedTables
 from pyhv.hv.sim.registers import ASID
-from pyhv.hv.sim.stats import read_statistics
 from pyhv.hv.sim.vcpu import SimVcpu
 from pyhv.locks import allocate_lock
 from pyhv.memory import PAGE_SIZE, GuestMemory, MemoryBacking
@@ -63,7 +62,7 @@ class SimVm:
         self._charged = False
         self._dirty: dict[int, bytearray] = {}
         self._open_bus = 0
-        self._final: tuple[int, dict[str, int]] | None = None
+        self._final: tuple[int, list[tuple[Any, Any, int]]] | None = None
         self._trace: SimTrace | None = None
         self.host = HostMemory()
         try:
@@ -351,8 +350,11 @@ class SimVm:
     def statistics(self) -> dict[str, int]:
         """The silicon's counters, summed up over the CPUs."""
         if self._final is not None:
-            return dict(self._final[1])
-        return read_statistics([vcpu.native for vcpu in self.vcpus.values()])
+            return stats.summed(self._final[1])
+        return stats.summed(self._counters())
+
+    def _counters(self) -> list[tuple[Any, Any, int]]:
+        return stats.take(vcpu.native for vcpu in self.vcpus.values())
 
     def avic(self) -> tuple[bool | None, str]:
         return False, "the simulated machine answers local APIC accesses in its host; AVIC is not simulated yet"
@@ -361,7 +363,7 @@ class SimVm:
         """Give the machine and its memory back; idempotent."""
         if self.native is None:
             return
-        self._final = (self.instructions() or 0, self.statistics())
+        self._final = (self.instructions() or 0, self._counters())
         if self._trace is not None:
             self._trace.stop()
             self._trace = None
