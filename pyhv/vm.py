@@ -133,6 +133,8 @@ class Vm:
             vcpu.set_msrs(PROCESSOR_MSRS)
         self.vcpus[0].system = self.boot.system
         self.vcpus[0].general = self.boot.general
+        if self.boot.format == "flat":
+            self.pc.run_timer()
 
     def trace(
         self,

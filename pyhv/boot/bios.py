@@ -1,6 +1,7 @@
 """What a PC BIOS leaves in low memory and at the top of its segment, for software that never calls it.
 
-There is no BIOS: interrupts answer "not supported" or just return, so that a stray INT in a guest does no harm.
+There is no BIOS: interrupts answer "not supported" or just return, so that a stray INT in a guest does no harm. Only the
+timer's counts its ticks at 0x46C, as every program that waits in real mode expects.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _TABLES: Final = {
 }
 
 _IRET, _EOI, _EOI_BOTH, _FAIL, _MEMORY, _EQUIPMENT = 0xFF53, 0xFF60, 0xFF70, 0xFF80, 0xFF90, 0xFF98
+_TICK, _TIME = 0xFFA0, 0xFFB8
 _STUBS: Final = {
     _IRET: "cf",
     _EOI: "50 b020 e620 58 cf",  # push ax; out 0x20, 0x20; pop ax; iret
@@ -41,6 +43,10 @@ _STUBS: Final = {
     _FAIL: "55 89e5 804e0601 5d b486 cf",  # set CF in the caller's flags, AH = 0x86 (function not supported)
     _MEMORY: "b8" + struct.pack("<H", CONVENTIONAL_KIB).hex() + "cf",
     _EQUIPMENT: "b8" + struct.pack("<H", EQUIPMENT).hex() + "cf",
+    # push ds; push ax; mov ds, 0; inc dword ptr [0x46c]; int 0x1c; out 0x20, 0x20; pop ax; pop ds; iret
+    _TICK: "1e 50 31c0 8ed8 66ff066c04 cd1c b020 e620 58 1f cf",
+    # cmp ah, 0; jne _FAIL; push ds; mov ds, 0; mov dx, [0x46c]; mov cx, [0x46e]; mov al, 0; pop ds; iret
+    _TIME: "80fc00 75c3 1e 31c9 8ed9 8b166c04 8b0e6e04 b000 1f cf",
     0xFFE0: "ba f90c b006 ee f4 ebfd",  # reset: out 0xcf9, 6; hlt
     0xFFF0: "eaE0ff00f0",  # the reset vector: jmp f000:ffe0
     0xFFFE: "fc",  # model byte: AT
@@ -77,11 +83,11 @@ def top_of_segment() -> bytes:
 def low_memory() -> bytes:
     """The interrupt vectors and the BIOS data area: the first 0x500 bytes of memory."""
     vectors = [_IRET] * 256
-    vectors[0x08:0x10] = [_EOI] * 8
+    vectors[0x08:0x10] = [_TICK] + [_EOI] * 7
     vectors[0x70:0x78] = [_EOI_BOTH] * 8
-    for service in (0x13, 0x14, 0x15, 0x1A):
+    for service in (0x13, 0x14, 0x15):
         vectors[service] = _FAIL
-    vectors[0x11], vectors[0x12] = _EQUIPMENT, _MEMORY
+    vectors[0x11], vectors[0x12], vectors[0x1A] = _EQUIPMENT, _MEMORY, _TIME
     area = bytearray(0x500)
     struct.pack_into("<256I", area, 0, *(0xF000_0000 | offset for offset in vectors))
     struct.pack_into("<H", area, 0x400, COM1)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyhv.chipset.gsi import GsiRouter
     from pyhv.chipset.ioapic import IoApic
     from pyhv.chipset.pic import Pic
+    from pyhv.chipset.pit import Pit
     from pyhv.clock import Clock
     from pyhv.control import MachineControl
     from pyhv.device import MsrRead, MsrWrite
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 MAX_REPORTED = 32
 """Unclaimed addresses that a Result lists, the most used first."""
 KEYBOARD_IRQ, AUX_IRQ = 1, 12
+FIRMWARE_TICK_NS = 65536 * 1_000_000_000 // layout.PIT_HZ
 
 
 class ChipsetDevice(Protocol):
@@ -73,6 +75,7 @@ class Pc:
         self._output = output
         self._kick = kick
         self._router: GsiRouter | None = None
+        self._pit: Pit | None = None
         self._wires: dict[int, SharedLine] = {}
         self._devices: list[ChipsetDevice] = []
         self.serial = Serial(output=output, irq=self.line(layout.COM_IRQS[layout.COM1]), clock=clock)
@@ -135,7 +138,8 @@ class Pc:
         self._router = GsiRouter(pic=self.pic, ioapic=self.ioapic)
         self._add(self.pic)
         self._add(self.ioapic)
-        self._add(Pit(clock=self.clock, line=self.line(0), listener=self._router))
+        self._pit = Pit(clock=self.clock, line=self.line(0), listener=self._router)
+        self._add(self._pit)
 
     def _build_rtc(self) -> None:
         from pyhv.chipset.rtc import Rtc
@@ -226,6 +230,20 @@ class Pc:
             inputs[0].set(level)
 
         return drive
+
+    def run_timer(self) -> None:
+        """Let the timer tick as firmware leaves it, 18.2 times a second, for programs that only ever hook INT 8.
+
+        Nothing is made before the first tick is due. An in-kernel PIT stands until the guest programs it.
+        """
+
+        def tick() -> None:
+            self._controllers()
+            assert self._pit is not None
+            self._pit.notice()
+
+        if self.machine.irqchip == "split":
+            self.clock.call_at(self.clock.now_ns() + FIRMWARE_TICK_NS, tick)
 
     def _pic_output(self, level: bool) -> None:
         if level:

@@ -76,6 +76,10 @@ class Pit:
         self._asleep = True
         self._line.set(False)
 
+    def notice(self) -> None:
+        """Start to interrupt, where a controller lets the timer through, though the guest has asked for nothing."""
+        self._wake()
+
     def tick(self) -> int:
         """Whole CLK periods since the machine's start."""
         return self._clock.now_ns() * PIT_HZ // NS

@@ -136,7 +136,7 @@ def test_the_bios_data_area_and_harmless_interrupts() -> None:
     assert memory.read_uint(0x9FC00, 1) == 1
     for vector in range(256):
         offset, segment = struct.unpack("<HH", memory.read(vector * 4, 4))
-        code = memory.read(segment * 16 + offset, 16)
+        code = memory.read(segment * 16 + offset, 24)
         assert 0xCF in code, f"int {vector:#x} does not return"
     assert memory.read(0xFFFF0, 1) == b"\xea"
 

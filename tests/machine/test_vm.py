@@ -58,6 +58,37 @@ def test_modes(make: Make, backend: Selection, bits: int) -> None:
     assert (result.outcome, result.guest_status, result.console) == (pyhv.Outcome.FAILED, 5, "hi\n")
 
 
+def test_the_timer_ticks_in_the_bios_data_area(make: Make, backend: Selection) -> None:
+    """A program in real mode that sets nothing up: INT 8 counts and calls INT 0x1C, INT 0x1A tells."""
+    source = f"""
+        mov word ptr [0x1c * 4], offset user
+        mov word ptr [0x1c * 4 + 2], cs
+        sti
+1:      hlt
+        cmp dword ptr [0x46c], 2
+        jb 1b
+        cli
+        xor eax, eax
+        int 0x1a
+        cmp dx, [0x46c]
+        jne 2f
+        cmp cx, 0
+        jne 2f
+        cmp dx, [calls]
+        jne 2f
+        mov ah, 0x55
+        int 0x1a
+        jnc 2f
+        {tiny.exit(7)}
+2:      {tiny.exit(8)}
+user:   inc word ptr cs:[calls]
+        iret
+calls:  .word 0
+"""
+    result = pyhv.run(make(source), backend=backend, timeout=PATIENCE)
+    assert result.guest_status == 7
+
+
 def test_started_stopped_and_reaped(make: Make, backend: Selection) -> None:
     vm = make(COUNT).start(backend=backend)
     wait_until(lambda: counter(vm) > 10)
