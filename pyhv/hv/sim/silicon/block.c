@@ -60,14 +60,15 @@ static void block_kill(Cpu *owner, Block *b)
     owner->stats.smc_kills++;
 }
 
-/* Drops the blocks of a page whose bytes meet `mask`. Their ops stay readable until the arena is flushed. */
-static void page_kill(Machine *m, CodePage *page, uint64_t mask)
+/* Drops the blocks of a page that hold any of the bytes [start, end). Their ops stay readable until the arena is flushed.
+ * To the byte, since small programs keep variables right beside the loops that use them. */
+static void page_kill(Machine *m, CodePage *page, unsigned start, unsigned end)
 {
     uint64_t live = 0;
     for (unsigned h = 0; h < PAGE_HEADS; h++)
         for (Block **at = &page->heads[h]; *at;) {
             Block *b = *at;
-            if (b->granules & mask) {
+            if (b->off < end && start < (unsigned)b->off + b->bytes) {
                 *at = b->next;
                 block_kill(m->cpus[0], b);
             } else {
@@ -87,9 +88,9 @@ void code_written(Machine *m, const uint8_t *p, uint64_t size)
         if (n > size)
             n = size;
         if (unlikely(page)) {
-            uint64_t mask = granule_mask(at & 0xFFF, (unsigned)n);
-            if (page->granules & mask)
-                page_kill(m, page, mask);
+            unsigned start = at & 0xFFF, end = start + (unsigned)n;
+            if (page->granules & granule_mask(start, (unsigned)n))
+                page_kill(m, page, start, end);
         }
         at += n;
         size -= n;
