@@ -266,6 +266,7 @@ struct kvm_msi {
     uint8_t pad[12];
 };
 
+#define KVM_PIT_SPEAKER_DUMMY 0x1 /* port 0x61 is the kernel's too */
 struct kvm_pit_config {
     uint32_t flags, pad[15];
 };

@@ -34,7 +34,7 @@ class Interrupts:
             vm.enable_capability("SPLIT_IRQCHIP", IOAPIC_PINS)
         elif kind == "kernel":
             request(vm.fd, "KVM_CREATE_IRQCHIP")
-            request(vm.fd, "KVM_CREATE_PIT2", ffi.new("struct kvm_pit_config *"))
+            request(vm.fd, "KVM_CREATE_PIT2", ffi.new("struct kvm_pit_config *", {"flags": lib.KVM_PIT_SPEAKER_DUMMY}))
             # In its re-injecting mode the PIT would keep AVIC off.
             control = ffi.new("struct kvm_reinject_control *")
             request(vm.fd, "KVM_REINJECT_CONTROL", control)

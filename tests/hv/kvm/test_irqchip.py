@@ -52,6 +52,22 @@ def test_the_pit_ticks(machine: Maker) -> None:
     assert _out(made) == 0xA0
 
 
+def test_port_61_gates_and_shows_channel_2(machine: Maker) -> None:
+    """How kernels measure the processor's speed: the output is low until the count has run out."""
+    count = """
+        mov al, 1; out 0x61, al
+        mov al, 0xb0; out 0x43, al
+        mov al, 0xff; out 0x42, al; out 0x42, al
+        in al, 0x61; and al, 0x21; out 0xe9, al
+        mov al, 0xb0; out 0x43, al
+        mov al, 1; out 0x42, al; mov al, 0; out 0x42, al
+    wait: in al, 0x61; test al, 0x20; jz wait
+        in al, 0x61; and al, 0x21; out 0xe9, al
+    """
+    made = _machine(machine, 0xFF, count)
+    assert (_out(made), _out(made)) == (0x01, 0x21)
+
+
 def test_controllers_state(machine: Maker) -> None:
     made = _machine(machine, 0xEF, "mov al, 1; out 0xe9, al")
     _out(made)
