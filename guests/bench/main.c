@@ -6,6 +6,7 @@
  */
 #include "bench.h"
 #include "guest.h"
+#include "startinfo.h"
 
 #ifndef SCALE
 #define SCALE 100
@@ -19,16 +20,10 @@ static const struct {
     {"states", bench_states}, {"hash", bench_hash}, {"calls", bench_calls},
 };
 
-/* The PVH start info, as far as it is wanted here. */
-struct start_info {
-    uint32_t magic, version, flags, modules;
-    uint64_t module_list;
-    uint64_t command_line;
-};
 
 static unsigned scale(const struct start_info *info)
 {
-    const char *s = (const char *)(uintptr_t)info->command_line;
+    const char *s = command_line(info);
     unsigned n = 0;
 
     for (; s && *s; s++) {
