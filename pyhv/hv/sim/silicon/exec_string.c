@@ -141,10 +141,10 @@ static inline const Op *str_run(Cpu *cpu, const Op *op, unsigned kind)
 {
     bool rep = op->flags & (OPF_REP | OPF_REPNE);
     u64 left = rep ? reg_get(cpu, RCX, op->asize) : 1;
-    if (kind >= STR_INS && left) {
-        io_check(cpu, op, (u16)cpu->r[RDX], op->osize);
+    if (kind >= STR_INS)
+        io_check(cpu, op, (u16)cpu->r[RDX], op->osize); /* even for a count of zero, as the real CPU does */
+    if (kind >= STR_INS && left)
         io_intercept(cpu, op, (u16)cpu->r[RDX], op->osize, kind == STR_INS, true, next_rip(cpu, op));
-    }
     if (!rep) {
         cpu->in_string = 1;
         str_once(cpu, op, kind);
