@@ -161,3 +161,43 @@ def test_timers_run_under_the_machines_lock() -> None:
     clock.advance_to(5)
     clock.advance_to(15)
     assert seen == [1] and lock.held == 0
+
+
+def test_a_reset_forgets_the_code_that_ran(guest: Callable[[str], Path]) -> None:
+    """Memory that is cleared behind the guest's back holds no instructions any more."""
+    with Bench(SimHypervisor(), VmConfig()) as bench:
+        bench.vm.memory.write(0x6000, assemble("mov al, 5; out 0xe9, al; ret", bits=32, org=0x6000))
+        bench.load("mov eax, 0x6000; call eax; hlt")
+        assert bench.output(1) == [5]
+        bench.vcpu.reset()
+        bench.ram.discard()
+        bench.load("mov eax, 0x6000; mov ebx, 0x6000; call eax; hlt")
+        bench.vm.memory.write(0x6002, b"\xf4")  # after `add [eax], al`, made of zeros
+        assert isinstance(bench.run(), Halt)
+        assert bench.vcpu.general.rip == 0x6003
+
+
+def test_a_device_wakes_one_processor_while_another_is_busy() -> None:
+    with Bench(SimHypervisor(), VmConfig(vcpus=2)) as bench:
+        boot, other = bench.add_vcpu(), bench.add_vcpu()
+        bench.vm.memory.write(HANDLER, assemble(apic.handler("handler", 9), bits=32, org=HANDLER))
+        bench.gate(0x40, HANDLER)
+        bench.load(apic.ENABLE + "out 0xe8, al\n" + apic.WAIT, at=0x6000, vcpu=other)
+        other.mp_state = type(other.mp_state).RUNNABLE
+        assert bench.output(1, port=0xE8, vcpu=other) == [0]
+        assert isinstance(other.run(), Halt)
+        bench.load("again: in al, 0x60; mov ecx, 100; spin: dec ecx; jnz spin; jmp again", vcpu=boot)
+        reads, seen = [0], []
+
+        def handle(vcpu: object, exit: object) -> bool:
+            if isinstance(exit, PioOut):
+                seen.append((vcpu.index, reads[0]))  # type: ignore[attr-defined]
+            elif vcpu is boot and not isinstance(exit, Interrupted | Halt):
+                reads[0] += 1
+                boot.complete_read(b"\0")
+                if reads[0] == 5:
+                    bench.vm.signal_msi(Msi(apic.LAPIC | 1 << 12, 0x40))
+            return bool(seen)
+
+        bench.run_all(handle)
+        assert seen[0][0] == 1 and seen[0][1] <= 6, "the message ends the busy processor's long turn"

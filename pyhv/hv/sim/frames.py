@@ -14,6 +14,8 @@ from pyhv.memory import PAGE_SIZE, MemoryRegion
 from pyhv.memory.backing import _host, check_range, map_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyhv.memory import MemoryBacking
 
 WINDOW = 64 << 30
@@ -24,9 +26,13 @@ PAGE_2M, PAGE_1G = 1 << 21, 1 << 30
 
 
 class HostMemory:
-    """Frames and regions. `view` is all of it, `pointer` its address in this process."""
+    """Frames and regions. `view` is all of it, `pointer` its address in this process.
 
-    def __init__(self) -> None:
+    `on_discard` hears of memory (address, size) that is about to become zeros.
+    """
+
+    def __init__(self, on_discard: Callable[[int, int], None] | None = None) -> None:
+        self._on_discard = on_discard
         try:
             self.view, self.pointer = map_file(-1, WINDOW)
         except OSError as error:
@@ -105,6 +111,8 @@ class HostMemory:
 
     def _discard(self, pa: int, offset: int, size: int) -> bool:
         ffi, lib = _host()
+        if self._on_discard is not None:
+            self._on_discard(pa + offset, size)
         return int(lib.pyhv_memory_discard(-1, ffi.cast("void *", self.pointer + pa + offset), 0, size)) == 0
 
     def _release(self, pa: int, size: int) -> None:

@@ -338,7 +338,7 @@ class SimVcpu(GuestRegisters):
         self._halted = False
 
     def nmi(self) -> None:
-        lib.sim_nmi(self.native)
+        self.vm.send_nmi(self.native)
 
     @property
     def mp_state(self) -> MpState:

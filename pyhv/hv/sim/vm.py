@@ -60,11 +60,13 @@ class SimVm:
         self.native: Any = None
         self._now = 0
         self._charged = False
+        self._sleepers_deadline = NEVER
+        self._message_sent = False
         self._dirty: dict[int, bytearray] = {}
         self._open_bus = 0
         self._final: tuple[int, list[tuple[Any, Any, int]]] | None = None
         self._trace: SimTrace | None = None
-        self.host = HostMemory()
+        self.host = HostMemory(on_discard=self._discarded)
         try:
             self._set_up()
         except BaseException:
@@ -177,6 +179,11 @@ class SimVm:
                     bitmap[page] = 1
             address = stop
 
+    def _discarded(self, pa: int, size: int) -> None:
+        """Memory is all zeros now: what was decoded from it is not there any more."""
+        if self.native is not None:
+            self.call(partial(lib.sim_host_wrote, self.native, pa, size))
+
     def open_bus(self) -> int:
         """A frame of all ones, filled again on each call."""
         if not self._open_bus:
@@ -227,7 +234,19 @@ class SimVm:
         return vcpu
 
     def signal_msi(self, message: Msi) -> None:
-        self.call(partial(lib.sim_msi, self.native, message.address, message.data))
+        self.call(partial(self._deliver, message.address, message.data))
+
+    def send_nmi(self, cpu: Any) -> None:
+        """Raise a processor's NMI."""
+        self.call(partial(self._raise_nmi, cpu))
+
+    def _raise_nmi(self, cpu: Any) -> None:
+        self._message_sent = True
+        lib.sim_nmi(cpu)
+
+    def _deliver(self, address: int, data: int) -> None:
+        self._message_sent = True
+        lib.sim_msi(self.native, address, data)
 
     def set_irq_line(self, gsi: int, level: bool) -> None:
         raise CapabilityMissing("the simulated machine's interrupt controllers are Python's; it has no lines of its own")
@@ -287,15 +306,20 @@ class SimVm:
 
     def quantum(self, vcpu: SimVcpu) -> int:
         """Instructions that a vCPU's turn has."""
-        if not self.takes_turns or all(other is vcpu or other.sleeping for other in self.vcpus.values()):
+        if not self.takes_turns:
             return LONG_TURN
-        return QUANTUM
+        others = [other for other in self.vcpus.values() if other is not vcpu]
+        if not all(other.sleeping for other in others):
+            return QUANTUM
+        self._sleepers_deadline = self._apic_deadline(others)
+        self._message_sent = False
+        return LONG_TURN
 
     def budget(self, turn: int) -> int:
         """Instructions to run at most: until the turn is over, or the next event of a device or another CPU's timer."""
         deadline = self.clock.next_deadline()
         if self.takes_turns and turn > QUANTUM:
-            others = self._apic_deadline()
+            others = self._sleepers_deadline
             deadline = others if deadline is None else min(others, deadline)
         if deadline is None:
             return turn
@@ -304,24 +328,26 @@ class SimVm:
 
     def cuts_turn(self, vcpu: SimVcpu, turn: int) -> bool:
         """Whether a sleeping CPU has something to wake for by now, which ends another's long turn."""
-        if turn <= QUANTUM or not self.takes_turns:
+        if turn <= QUANTUM or not (self._message_sent or self._now >= self._sleepers_deadline) or not self.takes_turns:
             return False
-        for other in self.vcpus.values():
-            if other is not vcpu and other.sleeping:
-                lib.sim_idle_to(other.native, self._now)
-                if lib.sim_cpu_wakes(other.native):
-                    return True
+        others = [other for other in self.vcpus.values() if other is not vcpu]
+        for other in others:
+            lib.sim_idle_to(other.native, self._now)
+            if lib.sim_cpu_wakes(other.native):
+                return True
+        self._sleepers_deadline = self._apic_deadline(others)
+        self._message_sent = False
         return False
 
-    def _apic_deadline(self) -> int:
-        return min((int(lib.sim_lapic_deadline(vcpu.native)) for vcpu in self.vcpus.values()), default=NEVER)
+    def _apic_deadline(self, vcpus: Iterable[SimVcpu]) -> int:
+        return min((int(lib.sim_lapic_deadline(vcpu.native)) for vcpu in vcpus), default=NEVER)
 
     def skip_idle(self) -> bool:
         """Let time pass up to the next event of a device or a local APIC's timer; False when none will come."""
         if self.inbox:
             self.drain()
             return True
-        device, timer = self.clock.next_deadline(), self._apic_deadline()
+        device, timer = self.clock.next_deadline(), self._apic_deadline(self.vcpus.values())
         target = timer if device is None else min(device, timer)
         if target >= NEVER:
             return False
