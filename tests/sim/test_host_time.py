@@ -172,7 +172,7 @@ def test_a_reset_forgets_the_code_that_ran(guest: Callable[[str], Path]) -> None
         bench.vcpu.reset()
         bench.ram.discard()
         bench.load("mov eax, 0x6000; mov ebx, 0x6000; call eax; hlt")
-        bench.vm.memory.write(0x6002, b"\xf4")  # after `add [eax], al`, made of zeros
+        bench.ram.buffer[0x6002] = 0xF4  # after `add [eax], al`, which zeros are; nobody is told
         assert isinstance(bench.run(), Halt)
         assert bench.vcpu.general.rip == 0x6003
 
