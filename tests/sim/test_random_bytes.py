@@ -16,10 +16,11 @@ from vec_native import random_area
 __all__ = ["native", "simulated"]
 CASES = 12_000
 _WORDS = (
-    "fs gs es cs ss ds cr0 cr2 cr3 cr4 cr8 dr syscall sysenter sysret cpuid xgetbv xsetbv call rdssp rdfsbase rdgsbase "
-    "wrfsbase wrgsbase xsave xrstor fxsave fxrstor loop hlt int far retf rdtsc rdpmc rdpru rdpid rdrand rdseed vmmcall vmcall sgdt "
-    "sidt sldt str smsw lar lsl verr verw monitorx mwaitx rdpkru wrpkru fnstenv fnsave fldenv frstor lfs lgs lss rcp "
-    "rsqrt f2xm1 fyl2x fptan fpatan fsin fcos popf"
+    "fs gs es cs ss ds cr0 cr2 cr3 cr4 cr8 dr syscall sysenter sysret cpuid xgetbv xsetbv call rdssp "
+    "rdfsbase rdgsbase wrfsbase wrgsbase xsave xrstor fxsave fxrstor loop hlt int far retf rdtsc rdpmc "
+    "rdpru rdpid rdrand rdseed vmmcall vmcall sgdt sidt sldt str smsw lar lsl verr verw monitorx mwaitx "
+    "rdpkru wrpkru fnstenv fnsave fldenv frstor lfs lgs lss rcp rsqrt f2xm1 fyl2x fptan fpatan fsin fcos "
+    "popf"
 ).split()
 """What depends on the operating system or the model of the CPU, or has a precision of its own; and far and back jumps."""
 _MATCHES = re.compile("|".join(rf"\b{word}\b" if len(word) == 2 else rf"\b{word}" for word in _WORDS))
