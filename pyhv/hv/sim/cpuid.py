@@ -103,7 +103,7 @@ def _xsave() -> list[CpuidEntry]:
 
 
 def with_svm(entries: list[CpuidEntry]) -> list[CpuidEntry]:
-    """The host's own view of its processor: the guest's, and SVM."""
+    """The same processor with SVM, as its host sees it, or a guest that has it to itself."""
     out = []
     for e in entries:
         if e.function == 0x8000_0001:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_VCPUS = 255
 MAX_CPUID_ENTRIES = 128
 IRQCHIPS = ("split", "none")
+SVM_FEATURE = "+svm"
+"""The guest has the processor to itself, without an outer VMRUN, and can be a hypervisor."""
 
 
 class SimHypervisor:
@@ -59,12 +61,14 @@ class SimHypervisor:
                 config.cpu,
                 cpuid.supported(),
                 emulated=cpuid.optional() if config.cpu == "max" or config.features else (),
-                features=config.features,
+                features=tuple(name for name in config.features if name != SVM_FEATURE),
                 apic_id=index,
                 vcpus=config.vcpus,
                 tsc_deadline=apic,
                 in_backend_apic=apic,
             )
+            if SVM_FEATURE in config.features:
+                entries = self._guest_cpuid[key] = cpuid.with_svm(entries)
         return entries
 
     def host_cpuid(self, config: VmConfig) -> tuple[Any, int]:
@@ -103,6 +107,8 @@ class SimHypervisor:
             raise ConfigError(f"cpus: {config.vcpus} is not in 1 to {MAX_VCPUS}, what the simulated machine has")
         if config.dirty_ring:
             raise CapabilityMissing("dirty ring: the simulated machine has a dirty log instead")
+        if SVM_FEATURE in config.features and config.irqchip != "split":
+            raise CapabilityMissing(f"irqchip {config.irqchip}: with +svm the simulated machine has split alone")
         return SimVm(self, config)
 
     def close(self) -> None:

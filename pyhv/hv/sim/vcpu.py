@@ -57,8 +57,11 @@ class SimVcpu(GuestRegisters):
         self._borrowed: list[list[tuple[int, int]]] = []
         self._string: Any = None
         self._later: list[Exit] = []
-        power.prepare(self)
+        self._prepare()
         self._power_on()
+
+    def _prepare(self) -> None:
+        power.prepare(self)
 
     def _power_on(self, *, init: bool = False) -> None:
         power.reset(self, init=init)
@@ -361,8 +364,11 @@ class SimVcpu(GuestRegisters):
     def set_msrs(self, values: Mapping[int, int]) -> None:
         self.leave_guest()
         for index, value in values.items():
-            if not 0 <= value < 1 << 64 or not msrs.put(self, index, value):
+            if not 0 <= value < 1 << 64 or not self._put_msr(index, value):
                 raise CapabilityMissing(f"vCPU {self.index}: MSR {index:#x} does not take {value:#x} on this machine")
+
+    def _put_msr(self, index: int, value: int) -> bool:
+        return msrs.put(self, index, value)
 
     # Debugging
 
@@ -381,11 +387,10 @@ class SimVcpu(GuestRegisters):
 
     def _debug_exit(self) -> Debug:
         self.leave_guest()
-        lib.sim_vmsave(self.native, self.vmcb.pa)
         linear = self.linear_rip()
         hits = sum(1 << i for i, address in enumerate(self._breakpoints) if address == linear)
         dr6 = 0xFFFF_0FF0 | hits | (DR6_SINGLE_STEP if self._stepping and not hits else 0)
-        return Debug(linear, dr6, self.vmcb.quad[_DR7], exits.DB)
+        return Debug(linear, dr6, self.debug.dr7, exits.DB)
 
     def reset(self) -> None:
         """The state after RESET: index 0 at the reset vector, others waiting for a SIPI."""

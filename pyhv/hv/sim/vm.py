@@ -57,6 +57,8 @@ class SimVm:
         self.hypercall_exits: frozenset[int] = frozenset()
         self.msr_value = ffi.new("uint64_t *")
         self.takes_turns = config.vcpus > 1
+        self.bare = "+svm" in config.features
+        """Whether the guest has the processors to itself, without an outer VMRUN."""
         self.native: Any = None
         self._now = 0
         self._charged = False
@@ -125,11 +127,18 @@ class SimVm:
         except ConfigError:
             region.close()
             raise
-        self.tables.map(address, self.host.physical(region), size, writable=not readonly)
+        pa = self.host.physical(region)
+        if not self.bare:
+            self.tables.map(address, pa, size, writable=not readonly)
+        elif lib.sim_map_ram(self.native, address, size, pa, int(readonly)):
+            self.memory.remove(region)
+            region.close()
+            raise CapabilityMissing("memory: with +svm the simulated machine has room for 16 regions")
         return region
 
     def remove_memory(self, region: MemoryRegion) -> None:
         self._check(region)
+        self._needs_tables("memory cannot be removed")
         self.memory.remove(region)
         self._dirty.pop(id(region), None)
         pa = self.host.physical(region)
@@ -140,6 +149,10 @@ class SimVm:
     def _check(self, region: MemoryRegion) -> None:
         if not any(region is r for r in self.memory.regions):
             raise ConfigError(f"memory region {region.name} at {region.address:#x} is not of this VM")
+
+    def _needs_tables(self, what: str) -> None:
+        if self.bare:
+            raise CapabilityMissing(f"with +svm there are no nested tables below the guest: {what}")
 
     def _remap(self) -> None:
         """Build the nested tables anew."""
@@ -194,6 +207,7 @@ class SimVm:
 
     def set_dirty_logging(self, region: MemoryRegion, enabled: bool) -> None:
         self._check(region)
+        self._needs_tables("there is no dirty log")
         if enabled == (id(region) in self._dirty):
             return
         self._collect()
@@ -229,7 +243,13 @@ class SimVm:
     def create_vcpu(self, index: int) -> SimVcpu:
         if index in self.vcpus or not 0 <= index < self.config.vcpus:
             raise ConfigError(f"vCPU {index} exists already or is not below {self.config.vcpus}")
-        vcpu = SimVcpu(self, index, self.hypervisor.guest_cpuid(self.config, index))
+        entries = self.hypervisor.guest_cpuid(self.config, index)
+        if self.bare:
+            from pyhv.hv.sim.bare import BareVcpu
+
+            vcpu: SimVcpu = BareVcpu(self, index, entries)
+        else:
+            vcpu = SimVcpu(self, index, entries)
         self.vcpus[index] = vcpu
         return vcpu
 
@@ -267,6 +287,7 @@ class SimVm:
         raise CapabilityMissing("the simulated machine has no ioeventfd")
 
     def filter_msrs(self, indices: Iterable[int], *, read: bool = True, write: bool = True) -> None:
+        self._needs_tables("MSRs are the silicon's")
         wanted = frozenset(indices)
         for index in wanted:
             if not 0 <= index < 1 << 32:

@@ -171,6 +171,24 @@ def attributes(s: Segment) -> int:
     )
 
 
+def segment(selector: int, attrib: int, limit: int, base: int) -> Segment:
+    """A segment from the VMCB's fields."""
+    return Segment(
+        base=base,
+        limit=limit,
+        selector=selector,
+        type=attrib & 0xF,
+        present=bool(attrib & 0x80),
+        dpl=attrib >> 5 & 3,
+        db=bool(attrib & 0x400),
+        s=bool(attrib & 0x10),
+        l=bool(attrib & 0x200),
+        g=bool(attrib & 0x800),
+        avl=bool(attrib & 0x100),
+        unusable=not attrib & 0x80,
+    )
+
+
 class Vmcb:
     """One VMCB: `quad[offset >> 3]` and `word[offset >> 2]` are its fields, live."""
 
@@ -184,21 +202,7 @@ class Vmcb:
 
     def get_segment(self, name: str) -> Segment:
         """es, cs, ss, ds, fs, gs, ldt or tr."""
-        selector, attrib, limit, base = _SEGMENT.unpack_from(self._bytes, _SEGMENTS[name])
-        return Segment(
-            base=base,
-            limit=limit,
-            selector=selector,
-            type=attrib & 0xF,
-            present=bool(attrib & 0x80),
-            dpl=attrib >> 5 & 3,
-            db=bool(attrib & 0x400),
-            s=bool(attrib & 0x10),
-            l=bool(attrib & 0x200),
-            g=bool(attrib & 0x800),
-            avl=bool(attrib & 0x100),
-            unusable=not attrib & 0x80,
-        )
+        return segment(*_SEGMENT.unpack_from(self._bytes, _SEGMENTS[name]))
 
     def set_segment(self, name: str, s: Segment) -> None:
         """Raises struct.error for a field out of range."""
