@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyhv
 
+
 def test_a_variable_beside_its_loop_kills_no_code(tmp_path: Path, sim: object) -> None:
     guest = tmp_path / "loop.bin"
     # mov cx, 1000; 1: inc word [flag]; loop 1b; mov ax, [flag]; sub ax, 1000; out 0xf4, al; hlt; flag: .word 0
