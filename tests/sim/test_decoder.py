@@ -179,6 +179,8 @@ def may_be_undefined(instruction: Any, mode: int) -> bool:
     name = str(instruction).split()[0]
     if name in _UNDEFINED_BY_NAME or name == "nop":  # 0F 0D with registers is #UD on AMD's processors
         return True
+    if name in ("sysenter", "sysexit") and mode != REAL:  # AMD's processors have neither in long mode
+        return True
     if any(_FEATURE_NAMES[f].startswith(tuple(_ABSENT_FEATURES)) for f in instruction.cpuid_features()):
         return True
     return mode == REAL and (name in _NOT_IN_REAL_MODE or instruction.encoding == iced.EncodingKind.VEX)

@@ -426,3 +426,78 @@ entry:  mov ax, bx
 {FLAT32_GDT}
 """
     assert outputs(text) == [0x1B, 0x23, 0x8F00, 0x8800, 8]
+
+
+def test_sysret_to_an_address_not_canonical_faults_in_user_mode() -> None:
+    text = f"""
+{LONG}
+start:  mov ax, 0x10
+        mov ss, ax
+        mov word ptr [gdt_tss], 0x67
+        mov word ptr [gdt_tss + 2], 0x7000
+        mov dword ptr [gdt_tss + 4], 0x8900
+        mov qword ptr [0x7004], 0x8800
+        mov ax, 0x50
+        ltr ax
+        mov ecx, 0xC0000080
+        rdmsr
+        or eax, 1
+        wrmsr
+        mov ecx, 0xC0000081
+        xor eax, eax
+        mov edx, 0x00380008
+        wrmsr
+        mov rcx, 0x800000000000
+        mov r11, 0x202
+        sysretq
+vec13:  mov rax, [rsp + 16]
+        out 0xE9, ax
+        mov rax, [rsp + 8]
+        shr rax, 32
+        out 0xE9, eax
+        hlt
+{FLAT32_GDT}
+{idt64(13)}
+"""
+    assert outputs(text, 64) == [0x4B, 0x8000]
+
+
+@pytest.mark.parametrize("instruction", [".byte 0x0F, 0x34", ".byte 0x0F, 0x35"], ids=["sysenter", "sysexit"])
+def test_sysenter_is_no_instruction_of_long_mode_whatever_its_segment(instruction: str) -> None:
+    text = f"""
+{LONG}
+start:  {instruction}
+vec6:   mov eax, 6
+        out 0xE9, eax
+        hlt
+vec13:  mov eax, 13
+        out 0xE9, eax
+        hlt
+{FLAT32_GDT}
+{idt64(6, 13)}
+"""
+    assert outputs(text, 64) == [6]
+
+
+def test_bit_8_is_reserved_in_top_level_entries_alone() -> None:
+    text = f"""
+{LONG}
+start:  or dword ptr [0x101000], 0x100  # PDPE: ignored
+        mov rax, cr3
+        mov cr3, rax
+        mov eax, 1
+        out 0xE9, eax
+        or dword ptr [0x100008], 0x100
+        mov rax, 0x8000000000
+        mov eax, [rax]
+        hlt
+vec14:  pop rax
+        out 0xE9, eax
+        hlt
+{FLAT32_GDT}
+{idt64(14)}
+"""
+    program = Program(text, 64)
+    program.put(0x100008, 0x101007)
+    assert program.run() == "halt"
+    assert program.out == [1, 9]

@@ -330,10 +330,8 @@ HANDLER(op_sysret)
     u16 sel = (u16)(cpu->star >> 48);
     if (cpu->code_size == 8) {
         bool wide = op->osize == 8;
-        if (wide && !is_canonical(cpu, cpu->r[RCX]))
-            RAISE_GP0(cpu, op);
         flat_segment(cpu, SEG_CS, (u16)((wide ? sel + 16 : sel) | 3), wide ? 0xAFB : 0xCFB);
-        cpu->r[REG_RIP] = wide ? cpu->r[RCX] : (u32)cpu->r[RCX];
+        cpu->r[REG_RIP] = wide ? cpu->r[RCX] : (u32)cpu->r[RCX]; /* AMD: one not canonical faults in user mode */
         cpu_set_rflags(cpu, (cpu->r[11] & 0x3C7FD7 & ~(u64)(FLAG_RF | FLAG_VM)) | 2);
         cpu->seg[SEG_SS] = (SimSegment){.selector = (u16)((sel + 8) | 3), .attrib = 0xCF3, .limit = 0xFFFFFFFF};
         if (cpu->rflags & (FLAG_IF | FLAG_TF))
@@ -350,10 +348,10 @@ HANDLER(op_sysret)
 }
 HANDLER(op_sysenter)
 {
-    if (!(cpu->cr0 & CR0_PE) || !(cpu->sysenter_cs & 0xFFFC))
-        RAISE_GP0(cpu, op);
     if (long_mode(cpu))
         RAISE_UD(cpu, op); /* AMD: not in long mode */
+    if (!(cpu->cr0 & CR0_PE) || !(cpu->sysenter_cs & 0xFFFC))
+        RAISE_GP0(cpu, op);
     u16 sel = (u16)cpu->sysenter_cs & 0xFFFC;
     cpu->rflags &= ~(FLAG_VM | FLAG_IF | FLAG_RF);
     flat_segment(cpu, SEG_CS, sel, 0xC9B);
@@ -365,11 +363,11 @@ HANDLER(op_sysenter)
 }
 HANDLER(op_sysexit)
 {
+    if (long_mode(cpu))
+        RAISE_UD(cpu, op);
     if (!(cpu->cr0 & CR0_PE) || !(cpu->sysenter_cs & 0xFFFC))
         RAISE_GP0(cpu, op);
     need_cpl0(cpu, op);
-    if (long_mode(cpu))
-        RAISE_UD(cpu, op);
     u16 sel = (u16)cpu->sysenter_cs;
     flat_segment(cpu, SEG_CS, (u16)((sel + 16) | 3), 0xCFB);
     flat_segment(cpu, SEG_SS, (u16)((sel + 24) | 3), 0xCF3);

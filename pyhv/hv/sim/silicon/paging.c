@@ -99,6 +99,8 @@ static bool walk_tables(Cpu *cpu, const Op *op, const WalkMode *m, uint64_t va, 
             rsvd |= PTE_NX;
         if (m->levels == 3)
             rsvd |= pdpte ? 0x1E6 | 0x7FF0000000000000ull : 0x7FF0000000000000ull;
+        if (level >= 4)
+            rsvd |= PTE_G; /* AMD: bit 8 of PML4 and PML5 entries must be zero */
         bool large = false;
         if (level > 1 && !pdpte && (entry & PTE_PS) && !(m->levels == 2 && !m->pse)) {
             if (level == 2) {
