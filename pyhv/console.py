@@ -12,6 +12,7 @@ from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError, GuestError, GuestFailed, GuestPanic, VmmError, VmTimeout
 from pyhv.locks import allocate_lock, condition
 from pyhv.log import event
+from pyhv.units import check_timeout
 
 if TYPE_CHECKING:
     import re
@@ -195,6 +196,7 @@ class Console:
         from pyhv.expect import Search
 
         compiled: re.Pattern[Any] = re.compile(pattern) if isinstance(pattern, (str, bytes)) else pattern
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             if self._changed is None:

@@ -267,7 +267,10 @@ def _memory(value: int | str) -> int:
 
 
 def _devices(values: Iterable[Device]) -> tuple[Device, ...]:
-    devices = tuple(values)
+    try:
+        devices = tuple(values)
+    except TypeError:
+        raise ConfigError(f"devices: {values!r} is not a list of devices") from None
     for device in devices:
         if not isinstance(device, Device):
             raise ConfigError(f"devices: {device!r} is not a pyhv.Device instance")

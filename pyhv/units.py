@@ -6,6 +6,7 @@ from pyhv.errors import ConfigError
 
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _MAX_DIGITS = 18
+_MAX_SECONDS = 1e9
 
 
 def parse_size(value: int | str, option: str = "size") -> int:
@@ -16,6 +17,13 @@ def parse_size(value: int | str, option: str = "size") -> int:
     if not 0 < len(number) <= _MAX_DIGITS or unit not in _SHIFT:
         raise ConfigError(f"{option}: {value!r} is not a size; use a number with an optional K, M, G or T, as in 256M")
     return int(number) << _SHIFT[unit]
+
+
+def check_timeout(value: object) -> None:
+    """Raises ConfigError unless it is a number of seconds that one can wait, or None for no limit; below 0 is as 0."""
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value <= _MAX_SECONDS):
+        return
+    raise ConfigError(f"timeout: {value!r} is not a number of seconds up to {_MAX_SECONDS:.0e}, nor None for no limit")
 
 
 def _split(text: str) -> tuple[str, str]:

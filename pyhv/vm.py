@@ -16,6 +16,7 @@ from pyhv.memory import MemoryBacking, ram_ranges
 from pyhv.realtime import RealClock
 from pyhv.result import Outcome, Result
 from pyhv.runner import RECENT_EXITS, VcpuLoop
+from pyhv.units import check_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -188,6 +189,7 @@ class Vm:
         """
         if self.life.started or self._closed:
             raise ConfigError("vm: it was started already")
+        check_timeout(timeout)
         if len(self.loops) == 1 or not self.backend.hypervisor.capabilities.threads:
             return self._run_here(timeout)
         self.start()
@@ -277,6 +279,7 @@ class Vm:
         """The Result, once the guest has ended. Raises VmTimeout when it has not after `timeout` seconds; it runs on."""
         if not self.life.started:
             raise ConfigError("vm: it was not started")
+        check_timeout(timeout)
         if not self.life.wait(timeout):
             raise VmTimeout(f"the guest did not end within {timeout:g} s\n{self.console.tail()}")
         self._join()

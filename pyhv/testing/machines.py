@@ -17,6 +17,7 @@ from pyhv.machine import Machine
 from pyhv.record import field_names
 from pyhv.result import Outcome
 from pyhv.testing import report
+from pyhv.units import check_timeout
 from pyhv.vm import Vm
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class VmFactory:
         options = self._options | machine
         seed = options.pop("seed", 0)
         limit = timeout if timeout is not None else options.pop("timeout", DEFAULT_TIMEOUT)
+        check_timeout(limit)
         for name in ("timeout", "backends"):
             options.pop(name, None)
         description = kernel if isinstance(kernel, Machine) else self._machine(kernel, options)

@@ -344,3 +344,8 @@ def test_a_device_that_ends_the_run(run: Run) -> None:
 
     result = run("mov dx, 0x800\n out dx, al\n" + tiny.HALT, Judge())
     assert (result.outcome, result.detail) == (pyhv.Outcome.POWER_OFF, "the judge")
+
+
+def test_devices_that_are_no_list() -> None:
+    with pytest.raises(pyhv.ConfigError, match="devices: 5 is not a list"):
+        pyhv.Machine("kernel", devices=5)  # type: ignore[arg-type]

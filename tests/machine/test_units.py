@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyhv.errors import ConfigError
-from pyhv.units import format_size, parse_size
+from pyhv.units import check_timeout, format_size, parse_size
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,14 @@ def test_any_text(text: str) -> None:
         assert parse_size(text) >= 0
     except ConfigError as error:
         assert repr(text) in str(error)
+
+
+@pytest.mark.parametrize("value", [None, -1, 0, 0.5, 60, 1e9])
+def test_timeouts(value: float | None) -> None:
+    check_timeout(value)
+
+
+@pytest.mark.parametrize("value", ["5", True, float("nan"), float("inf"), 10**400, []])
+def test_no_timeouts(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"timeout: .* is not a number of seconds"):
+        check_timeout(value)

@@ -392,3 +392,14 @@ def test_machines_alive_together(make: Make, backend: Selection) -> None:
         for vm in vms:
             vm.close()
     assert {vm.outcome for vm in vms} == {pyhv.Outcome.STOPPED}
+
+
+def test_a_timeout_that_is_none(make: Callable[..., pyhv.Machine]) -> None:
+    machine = make(COUNT)
+    with pytest.raises(pyhv.ConfigError, match="timeout: 'soon'"):
+        pyhv.run(machine, timeout="soon", backend="sim")  # type: ignore[arg-type]
+    with machine.start(backend="sim") as vm:
+        with pytest.raises(pyhv.ConfigError, match="timeout: inf"):
+            vm.wait(float("inf"))
+        with pytest.raises(pyhv.ConfigError, match="timeout: nan"):
+            vm.console.expect("x", timeout=float("nan"))

@@ -269,14 +269,18 @@ def test_misspelt(vm): pass
 
 @pytest.mark.vm(kernel=GUESTS + "/hello.elf", memory="banana")
 def test_nonsense(vm): pass
+
+@pytest.mark.vm(kernel=GUESTS + "/hello.elf", timeout="soon")
+def test_no_time(vm): pass
 """)
-    result.assert_outcomes(errors=4)
+    result.assert_outcomes(errors=5)
     result.stdout.fnmatch_lines(
         [
             "kernel: 'nowhere.elf' is not at *",
             "vm: no kernel: *",
             "mark vm: 'timeuot' is not one of *",
             "memory: 'banana' *",
+            "timeout: 'soon' *",
         ]
     )
 
