@@ -177,6 +177,25 @@ def test_task_call_and_return() -> None:
     assert task_program(body, task) == [4, 0x4002, 0x50, 0x8B, 0x1234, 0x19, 0x89, 0x8B]
 
 
+def test_trap_bit_of_a_task_traps_before_its_first_instruction() -> None:
+    task = """
+        mov eax, 1
+        out 0xE9, eax
+        iret
+"""
+    handler = """
+vec1:   mov eax, dr6
+        and eax, 0xE00F
+        out 0xE9, eax
+        mov eax, [esp]
+        sub eax, offset task
+        out 0xE9, eax
+        iret
+"""
+    body = "or byte ptr [tss1 + 0x64], 1\nlcall 0x58, 0\nmov eax, 2\nout 0xE9, eax"
+    assert task_program(body, task, vectors=(1, 13), more=handler) == [0x8000, 0, 1, 2]
+
+
 def test_task_jump_leaves_the_old_task_available() -> None:
     task = """
         mov al, [gdt_tss + 5]

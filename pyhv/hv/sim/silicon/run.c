@@ -447,7 +447,10 @@ static int run(Cpu *cpu, u64 budget)
                 break;
             }
             cpu->debug_first = 0;
-            step_one(cpu);
+            if (cpu->pending_dbg && !cpu->shadow) /* a new task's T bit traps before its first instruction */
+                debug_trap(cpu, cpu->pending_dbg);
+            else
+                step_one(cpu);
             continue;
         }
         const Op *op = lookup_slow(cpu);
