@@ -70,7 +70,7 @@ def execute(machine: Machine, options: Values, *, prepare: Callable[[Vm], None] 
         if log is not None:
             log.close()
     event("ended", outcome=result.outcome.value, exits=result.exits, unclaimed=result.unclaimed)
-    _report(result, options)
+    _report(result, options, isinstance(vm.life.error, OSError))
     return 130 if interrupted else result.exit_code
 
 
@@ -93,7 +93,8 @@ def _open_log(path: str | None) -> IO[bytes] | None:
         raise ConfigError(f"--log: {path!r} cannot be written: {error.strerror}") from None
 
 
-def _report(result: Result, options: Values) -> None:
+def _report(result: Result, options: Values, host_failed: bool) -> None:
+    """Tell the result; where it is the host's own output that failed, the guest's registers explain nothing."""
     if options.json:
         import json
 
@@ -105,7 +106,7 @@ def _report(result: Result, options: Values) -> None:
     if options.quiet:
         return
     lines = [f"pyhv: {result.summary()}"]
-    if result.outcome in (Outcome.ERROR, Outcome.TRIPLE_FAULT, Outcome.PANIC):
+    if result.outcome in (Outcome.ERROR, Outcome.TRIPLE_FAULT, Outcome.PANIC) and not host_failed:
         if result.registers:
             lines.append(result.registers)
         lines += [f"  exit: {text}" for text in result.last_exits]

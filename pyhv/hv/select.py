@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError, SimUnavailable
 from pyhv.hv.names import BACKENDS, REQUIREMENTS
+from pyhv.locks import allocate_lock
 from pyhv.record import record
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Selection:
 
 
 _chosen: dict[str, Selection] = {}
+_choosing = allocate_lock()
 
 
 def select(backend: str = "auto", require: Iterable[str] = ()) -> Selection:
@@ -37,7 +39,10 @@ def select(backend: str = "auto", require: Iterable[str] = ()) -> Selection:
         raise ConfigError(f"backend: {backend!r} is not one of {', '.join(BACKENDS)}")
     selection = _chosen.get(backend)
     if selection is None:
-        selection = _chosen[backend] = _select(backend)
+        with _choosing:  # machines that start at once share one descriptor of /dev/kvm
+            selection = _chosen.get(backend)
+            if selection is None:
+                selection = _chosen[backend] = _select(backend)
     for requirement in require:
         _demand(requirement, selection)
     return selection
