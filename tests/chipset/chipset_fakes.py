@@ -1,47 +1,19 @@
 """What the chipset's tests put around a device: address spaces, a recording machine and wire, and plain memory."""
 
-from dataclasses import dataclass, field
-
 from pyhv.bus import AddressSpace, mmio_space, port_space
-from pyhv.irq import InterruptLine
 from pyhv.memory import GuestMemory, MemoryRegion
+from pyhv.testing import doubles
+from pyhv.testing.doubles import RecordingControl, RecordingLine
 
 
-@dataclass
-class FakeControl:
-    """A MachineControl that remembers what it was asked for."""
-
-    calls: list[tuple[object, ...]] = field(default_factory=list)
-
-    def debug_exit(self, value: int) -> None:
-        self.calls.append(("debug_exit", value))
-
-    def power_off(self, source: str) -> None:
-        self.calls.append(("power_off", source))
-
-    def reset(self, source: str) -> None:
-        self.calls.append(("reset", source))
+class FakeControl(RecordingControl):
+    """What a device asked of its machine; of a panic, only who told it."""
 
     def panic(self, source: str, detail: str = "") -> None:
         self.calls.append(("panic", source))
 
 
-@dataclass
-class Wire:
-    """A line and every change of its level."""
-
-    changes: list[bool] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.line = InterruptLine(self.changes.append)
-
-    @property
-    def level(self) -> bool:
-        return self.line.level
-
-    @property
-    def edges(self) -> int:
-        return self.changes.count(True)
+Wire = RecordingLine
 
 
 class Spaces:
@@ -61,8 +33,7 @@ class Spaces:
 
 
 def guest_memory(size: int = 0x10000, rom_at: int | None = None) -> GuestMemory:
-    memory = GuestMemory()
-    memory.add(MemoryRegion(0, memoryview(bytearray(size))))
+    memory = doubles.guest_memory(size)
     if rom_at is not None:
         memory.add(MemoryRegion(rom_at, memoryview(bytearray(0x1000)), name="rom", readonly=True))
     return memory

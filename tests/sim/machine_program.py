@@ -16,6 +16,17 @@ ORIGIN = 0x1000
 RAM_SIZE = 16 << 20
 PORT = 0xE9
 
+# from the entry in real or protected mode to flat 32-bit segments and a stack, by the GDT and IDT that follow the code
+FLAT32_START = """
+        lgdt [gdtr]
+        lidt [idtr]
+        ljmp 8, offset start
+start:  mov ax, 0x10
+        mov ds, ax
+        mov es, ax
+        mov ss, ax
+        mov esp, 0x9000"""
+
 FLAT32_GDT = """
 .p2align 3
 gdt:    .quad 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFFB000000FFFF, 0x00CFF3000000FFFF

@@ -1,7 +1,7 @@
 """Long mode, paging and code that changes itself, on the bare machine."""
 
 import pytest
-from machine_program import FLAT32_GDT, Program, idt32, idt64, outputs
+from machine_program import FLAT32_GDT, FLAT32_START, Program, idt32, idt64, outputs
 
 LONG = """
         lgdt [gdtr]
@@ -196,14 +196,7 @@ tss:    .fill 0x24, 1, 0
 def paged32(tables: str, body: str, cr4: int) -> list[int]:
     return outputs(
         f"""
-        lgdt [gdtr]
-        lidt [idtr]
-        ljmp 8, offset start
-start:  mov ax, 0x10
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov esp, 0x9000
+{FLAT32_START}
 {tables}
         mov eax, {cr4}
         mov cr4, eax

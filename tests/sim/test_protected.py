@@ -1,7 +1,7 @@
 """Protected mode: gates, tasks, virtual-8086, segment checks, exceptions (APM vol. 2 chapters 4, 8, 12)."""
 
 import pytest
-from machine_program import FLAT32_GDT, Program, idt32, outputs
+from machine_program import FLAT32_GDT, FLAT32_START, Program, idt32, outputs
 
 # report: out of the error code and of the faulting EIP's label number, kept in EDI
 REPORT_ERROR = """
@@ -18,14 +18,7 @@ def faults(setup: str, body: str, vector: int, data: str = "") -> list[int]:
     """Runs `body` (which must fault with `vector`) and reports error code and vector; goes on at `next`."""
     return outputs(
         f"""
-        lgdt [gdtr]
-        lidt [idtr]
-        ljmp 8, offset start
-start:  mov ax, 0x10
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov esp, 0x9000
+{FLAT32_START}
         mov edi, offset next
 {setup}
 {body}
@@ -125,14 +118,7 @@ SET_TSS = """
 def task_program(body: str, task: str, flags: int = 2, vectors: tuple[int, ...] = (13,), more: str = "") -> list[int]:
     return outputs(
         f"""
-        lgdt [gdtr]
-        lidt [idtr]
-        ljmp 8, offset start
-start:  mov ax, 0x10
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov esp, 0x9000
+{FLAT32_START}
 {SET_TSS}
 {body}
         hlt
@@ -372,14 +358,7 @@ vec13:  pop eax
 def task_program_raw(body: str, after_tss: str = "") -> list[int]:
     return outputs(
         f"""
-        lgdt [gdtr]
-        lidt [idtr]
-        ljmp 8, offset start
-start:  mov ax, 0x10
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov esp, 0x9000
+{FLAT32_START}
 {SET_TSS}
 {body}
 {FLAT32_GDT}
