@@ -211,7 +211,7 @@ class VcpuLoop:
         self.vm.fail(f"memory fault: {kind} [{exit.address:#x}, {exit.address + exit.size:#x})")
 
     def _dirty_ring_full(self, exit: x.DirtyRingFull) -> None:
-        self.vm.harvest_dirty_ring()
+        self.vm.fail("a dirty ring is full, but machines are made without one")
 
     def _internal_error(self, exit: x.InternalError) -> None:
         where = f" at instruction {exit.instruction.hex(' ')}" if exit.instruction else ""

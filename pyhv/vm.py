@@ -336,11 +336,6 @@ class Vm:
         if self._threads:
             self.fail(f"vCPU {loop.vcpu.index}: a debug exit that nobody asked for at {event.rip:#x}")
 
-    def harvest_dirty_ring(self) -> None:
-        """A full dirty ring: take its entries so that the vCPU can go on."""
-        for region in self.memory.regions:
-            self.handle.dirty_pages(region, clear=False)
-
     def _console_panic(self, line: str) -> None:
         """Linux prints why it panicked after the line that gives it away: let it, for a moment of machine time."""
         self.life.panic = f"console: {line}"

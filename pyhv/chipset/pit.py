@@ -169,14 +169,14 @@ class Pit:
 
     def _expire(self) -> None:
         self._timer = None
-        self._advance(self.tick(), catching_up=False)
+        self._advance(self.tick())
 
     def _catch_up(self, t: int) -> None:
         """Account for edges whose timer is late, before the guest looks."""
         if self._edge is not None and self._edge <= t and self._last_edge + MIN_SPACING <= t:
-            self._advance(t, catching_up=True)
+            self._advance(t)
 
-    def _advance(self, t: int, *, catching_up: bool) -> None:
+    def _advance(self, t: int) -> None:
         channel = self.channels[0]
         edge = self._edge
         due = self._backlog

@@ -38,7 +38,6 @@ _LOW = 0xFFFF_FFFF
 UD, GP, DB = 6, 13, 1
 KVM_ENOSYS, KVM_EPERM = 1000, 1
 KVM_HC_VAPIC_POLL_IRQ = 1
-OPEN_BUS_LIMIT = 1 << 52
 
 
 def handle(vcpu: SimVcpu) -> Exit | None:
