@@ -17,6 +17,9 @@ def condition(lock: Lock) -> Condition:
     return Condition(lock)
 
 
+_LONGEST = 3600.0
+
+
 class Wakeup:
     """What one thread waits for and others bring about; it stays set until that one thread clears it."""
 
@@ -37,10 +40,10 @@ class Wakeup:
         """Forget what came before."""
         self._gate.acquire(blocking=False)
 
-    def wait(self) -> None:
-        """Return once it is set. A signal's handler may raise out of this."""
-        self._gate.acquire()
-        self.set()
+    def wait(self, seconds: float = -1) -> None:
+        """Return once it is set, or after so many seconds. A signal's handler may raise out of this."""
+        if self._gate.acquire(timeout=min(seconds, _LONGEST)):
+            self.set()
 
 
 __all__ = ["RLock", "Wakeup", "allocate_lock", "condition"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
+    from pyhv.peripherals import Peripheral
     from pyhv.result import Result
     from pyhv.vm import Vm
 
@@ -35,7 +36,7 @@ class Machine:
     - `kernel`: path of an image; `format` forces how it is read (see FORMATS); `initrd`: path of an initial RAM disk.
     - `modules`: "path" or "path arguments" of multiboot and PVH modules, after the initrd.
     - `memory`: bytes, or text such as "256M"; `cpus`: 1 to 255.
-    - `devices`: devices of a user's own (see `pyhv.device`).
+    - `devices`: descriptions of devices (`pyhv.Disk` and its like), and devices of a user's own (see `pyhv.device`).
     - `cpu`, `features`: CPUID template, and "+name"/"-name" changes to it.
     - `irqchip`: "split" (PIC, PIT, I/O APIC in Python) or "kernel" (all in the kernel, KVM only).
     - `hugepages`: "none", "transparent", "2M" or "1G".
@@ -57,7 +58,7 @@ class Machine:
     memory: int = 256 << 20
     cpus: int = 1
     format: str = "auto"
-    devices: tuple[Device, ...] = ()
+    devices: tuple[Device | Peripheral, ...] = ()
     cpu: str = "host"
     features: tuple[str, ...] = ()
     irqchip: str = "split"
@@ -81,7 +82,7 @@ class Machine:
         memory: int | str = "256M",
         cpus: int = 1,
         format: str = "auto",
-        devices: Iterable[Device] = (),
+        devices: Iterable[Device | Peripheral] = (),
         cpu: str = "host",
         features: Iterable[str] = (),
         irqchip: str = "split",
@@ -124,13 +125,15 @@ class Machine:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; fields at their defaults are left out. Raises ConfigError when there are Python devices."""
-        if self.devices:
-            labels = ", ".join(d.label for d in self.devices)
-            raise ConfigError(f"devices: {labels}: devices written in Python cannot be saved in a document")
         out: dict[str, Any] = {}
         for name in field_names(self):
             value = getattr(self, name)
-            if name == "kernel" or value != default_of(Machine, name):
+            if name == "devices":
+                if value:
+                    from pyhv.peripherals import to_document
+
+                    out[name] = [to_document(device) for device in value]
+            elif name == "kernel" or value != default_of(Machine, name):
                 out[name] = list(value) if isinstance(value, tuple) else "none" if value is None else value
         if "memory" in out:
             out["memory"] = format_size(self.memory)
@@ -139,13 +142,17 @@ class Machine:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Machine:
         """The inverse of `to_dict`. Raises ConfigError for unknown or missing fields and wrong values."""
-        known = set(field_names(cls)) - {"devices"}
+        known = set(field_names(cls))
         for key in document:
             if key not in known:
                 shown = key if key.isidentifier() else repr(key)
                 raise ConfigError(f"{shown}: not a field of a machine; there are {', '.join(sorted(known))}")
         if "kernel" not in document:
             raise ConfigError("kernel: missing; a machine needs an image to boot")
+        if "devices" in document:
+            from pyhv.peripherals import from_documents
+
+            return cls(**{**document, "devices": from_documents(document["devices"])})
         return cls(**document)
 
     def to_json(self) -> str:
@@ -174,8 +181,17 @@ class Machine:
         # JSON's numbers, arrays and strings are TOML's as well, but for DEL, and for pairs of surrogates as escapes.
         return "".join(
             f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
-            for key, value in self.to_dict().items()
+            for key, value in self._toml_pairs()
         )
+
+    def _toml_pairs(self) -> Iterable[tuple[str, Any]]:
+        """Keys and plain values; in TOML a device is a table of its own, at the end."""
+        document = self.to_dict()
+        devices = document.pop("devices", ())
+        yield from document.items()
+        for device in devices:
+            for number, (key, value) in enumerate(device.items()):
+                yield f"[[devices]]\n{key}" if number == 0 else key, value
 
     @classmethod
     def from_toml(cls, text: str) -> Machine:
@@ -266,14 +282,14 @@ def _memory(value: int | str) -> int:
     return (size + 0xFFF) & ~0xFFF
 
 
-def _devices(values: Iterable[Device]) -> tuple[Device, ...]:
+def _devices(values: Iterable[Device | Peripheral]) -> tuple[Device | Peripheral, ...]:
     try:
         devices = tuple(values)
     except TypeError:
         raise ConfigError(f"devices: {values!r} is not a list of devices") from None
     for device in devices:
-        if not isinstance(device, Device):
-            raise ConfigError(f"devices: {device!r} is not a pyhv.Device instance")
+        if isinstance(device, type) or not (isinstance(device, Device) or hasattr(type(device), "build")):
+            raise ConfigError(f"devices: {device!r} is not a pyhv.Device instance, nor a description such as pyhv.Disk")
     return devices
 
 

@@ -35,6 +35,7 @@ def take_turns(vm: Vm) -> None:
     """Run until the machine stops, in this thread; an error becomes the verdict. KeyboardInterrupt gets through."""
     vm.kicked = kicked = Wakeup()
     vm.handle.on_call = kicked.set  # type: ignore[attr-defined]
+    vm.handle.sleep_by(lambda seconds: _sleep(vm, kicked, seconds))  # type: ignore[attr-defined]
     began = thread_time_ns()
     try:
         _loop(vm, kicked)
@@ -64,8 +65,13 @@ def _loop(vm: Vm, kicked: Wakeup) -> None:
                     halted += 1
                     break
                 loop.handle(exit)
-        if halted == len(loops) and vm.outcome is None:
-            with vm.lock:
-                woken = vm.handle.idle()
-            if not woken:
-                kicked.wait()
+        if halted == len(loops) and vm.outcome is None and not vm.handle.idle():
+            kicked.wait()
+
+
+def _sleep(vm: Vm, kicked: Wakeup, seconds: float) -> None:
+    """Wait for the next event of the machine's own, or for one from outside."""
+    kicked.clear()
+    if vm.handle.inbox or not vm.running() or any(loop.vcpu.kicked for loop in vm.loops):  # type: ignore[attr-defined]
+        return
+    kicked.wait(seconds)

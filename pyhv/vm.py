@@ -19,13 +19,14 @@ from pyhv.runner import RECENT_EXITS, VcpuLoop
 from pyhv.units import check_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from threading import Thread, Timer
     from types import TracebackType
     from typing import IO
 
+    from pyhv.attach import Attached
     from pyhv.clock import Clock
-    from pyhv.device import MsrRead, MsrWrite
+    from pyhv.device import Device, MsrRead, MsrWrite
     from pyhv.errors import GuestError
     from pyhv.hv import exits as x
     from pyhv.locks import Wakeup
@@ -55,6 +56,7 @@ class Vm:
     ) -> None:
         self.machine = machine
         self.backend = backend if isinstance(backend, Selection) else select(backend)
+        self.seed = seed
         self.lock = RLock()
         self._statistics = statistics or self.backend.hypervisor.capabilities.deterministic
         self.msr_handlers: dict[int, tuple[MsrRead, MsrWrite]] = {}
@@ -67,6 +69,7 @@ class Vm:
         self._result: Result | None = None
         self.loops: list[VcpuLoop] = []
         self._loop: EventLoop | None = None
+        self._attached: Attached | None = None
         self._real_clock = RealClock(self.event_loop)
         self.console = Console(self._send, on_panic=self._console_panic, on_sink_error=self._sink_error)
         hypervisor = self.backend.hypervisor
@@ -109,13 +112,25 @@ class Vm:
             handle=handle,
             output=self.console.feed,
             kick=self._kick_boot_cpu,
-            add_msrs=self._add_msrs,
+            attach_devices=self._attach,
         )
         self.vcpus = [handle.create_vcpu(index) for index in range(machine.cpus)]
         self.loops = [VcpuLoop(self, vcpu) for vcpu in self.vcpus]
         if self.msr_handlers:
             handle.filter_msrs(self.msr_handlers)
         self._load()
+
+    def _attach(self, pc: Pc) -> None:
+        from pyhv.attach import Attached
+
+        self._attached = Attached(self, pc)
+        self._attached.attach()
+        self.handle.pace(self._attached.live)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The machine's devices, alive, in the order of its description."""
+        return () if self._attached is None else tuple(self._attached.devices)
 
     def _load(self) -> None:
         from pyhv import boot
@@ -124,7 +139,15 @@ class Vm:
         directly = machine.unpack == "yes" or (
             machine.unpack == "auto" and self.backend.hypervisor.capabilities.deterministic
         )
-        self.boot = boot.load_machine(machine, self.memory, unpack=directly, or_packed=machine.unpack == "auto")
+        attached = self._attached
+        self.boot = boot.load_machine(
+            machine,
+            self.memory,
+            unpack=directly,
+            or_packed=machine.unpack == "auto",
+            aml=b"" if attached is None else b"".join(attached.aml),
+            tables=() if attached is None else tuple(attached.tables),
+        )
         if self.boot.offer is not None:
             self.pc.offer = self.boot.offer  # and the processor is as RESET left it
             return
@@ -263,10 +286,13 @@ class Vm:
             with self.lock:
                 for vcpu in self.vcpus:
                     vcpu.reset()
+                kept = () if self._attached is None else self._attached.regions
                 for region in self.memory.regions:
-                    if not region.readonly:
+                    if not region.readonly and region not in kept:
                         region.discard()
                 self.pc.reset()
+                if self._attached is not None:
+                    self._attached.reset()
                 self._load()
         except PyhvError as error:
             self.fail(f"reset: {error}", error)
@@ -355,10 +381,6 @@ class Vm:
         if self.kicked is not None:
             self.kicked.set()
 
-    def _add_msrs(self, indices: Sequence[int], read: MsrRead, write: MsrWrite) -> None:
-        for index in indices:
-            self.msr_handlers[index] = (read, write)
-
     def _kick_boot_cpu(self) -> None:
         self.vcpus[0].kick()
         if self.kicked is not None:
@@ -402,7 +424,8 @@ class Vm:
             console=self.console.text,
             exits=dict(sorted(counts.items(), key=lambda item: -item[1])),
             unclaimed=self.pc.unclaimed(),
-            deterministic=self.backend.hypervisor.capabilities.deterministic,
+            deterministic=self.backend.hypervisor.capabilities.deterministic
+            and not (self._attached is not None and self._attached.live),
             instructions=self.handle.instructions(),
             statistics=self.handle.statistics() if self._statistics else {},
             wall_seconds=self.life.ended_at - self.life.began,
@@ -443,6 +466,9 @@ class Vm:
                 self.result()
         finally:
             self._closed = True
+            if self._attached is not None:
+                with self.lock:
+                    self._attached.close()
             if self._loop is not None:
                 self._loop.close()
             for vcpu in getattr(self, "vcpus", ()):

@@ -13,6 +13,7 @@ from pyhv.errors import BootError, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyhv.boot.acpi import Table
     from pyhv.boot.image import Source
     from pyhv.boot.state import BootState
     from pyhv.machine import Machine
@@ -46,6 +47,7 @@ def load(
     load_address: int = FLAT_ADDRESS,
     entry: int | None = None,
     aml: bytes = b"",
+    tables: tuple[Table, ...] = (),
     unpack: bool = False,
     or_packed: bool = False,
     zeroed: bool = True,
@@ -57,7 +59,7 @@ def load(
     - `modules`: (path or bytes, command line) for multiboot and PVH kernels, behind the initrd, which is their first.
     - `ram_size`: bytes of RAM, laid out as `pyhv.memory.ram_ranges` says; `cpus` processors are listed in the tables.
     - `load_address`, `entry`: for flat images, linear addresses; the entry is the load address unless given.
-    - `aml`: more contents for \\_SB in the DSDT, from `pyhv.boot.aml`.
+    - `aml`: more contents for \\_SB in the DSDT, from `pyhv.boot.aml`; `tables`: signature, revision, body of more tables.
     - `unpack`: unpack a bzImage's kernel on the host and enter that, instead of the image's own unpacker.
     - `or_packed`: an image that cannot be unpacked on the host unpacks itself.
     - `zeroed`: False when memory may hold something (a restart), so that an image's zeros must be written.
@@ -86,10 +88,11 @@ def load(
         if unpack and not or_packed:
             raise ConfigError("--unpack: firmware boots bzImages as they are; leave out --unpack or --firmware")
         request = Request(memory, image, initrd, encode(cmdline, "--cmdline"), modules, ram_size, 0, zeroed)
-        return rom.enter(memory, Offer(request, format, cpus=cpus, aml=aml, load_address=load_address, entry=entry))
+        offer = Offer(request, format, cpus=cpus, aml=aml, more=tables, load_address=load_address, entry=entry)
+        return rom.enter(memory, offer)
     from pyhv.boot.firmware import build
 
-    built = build(cpus, aml)
+    built = build(cpus, aml, tables)
     built.install(memory)
     request = Request(memory, image, initrd, encode(cmdline, "--cmdline"), modules, ram_size, built.rsdp, zeroed)
     if format == "multiboot":
@@ -118,6 +121,7 @@ def load_machine(
     memory: GuestMemory,
     *,
     aml: bytes = b"",
+    tables: tuple[Table, ...] = (),
     unpack: bool = False,
     or_packed: bool = False,
     zeroed: bool = True,
@@ -135,6 +139,7 @@ def load_machine(
         load_address=machine.load_address,
         entry=machine.entry,
         aml=aml,
+        tables=tables,
         unpack=unpack,
         or_packed=or_packed,
         zeroed=zeroed,

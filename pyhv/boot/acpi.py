@@ -19,6 +19,8 @@ from pyhv.chipset.layout import (
 if TYPE_CHECKING:
     from typing import Final
 
+    Table = tuple[bytes, int, bytes]
+
 OEM: Final = b"PYHV  "
 OEM_TABLE: Final = b"PYHVMACH"
 CREATOR: Final = b"PYHV"
@@ -115,25 +117,35 @@ def madt(cpus: int) -> bytes:
     return table(b"APIC", 4, struct.pack("<II", LAPIC_BASE, 1) + b"".join(entries))
 
 
-def build_below(end: int, cpus: int, aml: bytes = b"") -> tuple[int, bytes]:
-    """All tables, to end at or below `end`: their address, a multiple of 64, and bytes. The root pointer comes first."""
+def build_below(end: int, cpus: int, aml: bytes = b"", more: tuple[Table, ...] = ()) -> tuple[int, bytes]:
+    """All tables, to end at or below `end`: their address, a multiple of 64, and bytes. The root pointer comes first.
+
+    `aml` is added to \\_SB in the DSDT; `more` are the signatures, revisions and bodies of further tables.
+    """
     dsdt = table(b"DSDT", 2, dsdt_body(cpus, aml))
     apic = madt(cpus)
-    sizes = (64, 64, len(dsdt), FADT_SIZE, len(apic), HEADER_SIZE + 2 * 4, HEADER_SIZE + 2 * 8)
+    others = [table(*parts) for parts in more]
+    listed = 2 + len(others)
+    sizes = (
+        *(64, 64, len(dsdt), FADT_SIZE, len(apic), HEADER_SIZE + listed * 4, HEADER_SIZE + listed * 8),
+        *map(len, others),
+    )
     offsets, size = [], 0
     for length in sizes:
         offsets.append(size)
         size += (length + 7) & -8
     base = (end - size) & -64
-    _, facs_at, dsdt_at, fadt_at, madt_at, rsdt_at, xsdt_at = (base + offset for offset in offsets)
+    _, facs_at, dsdt_at, fadt_at, madt_at, rsdt_at, xsdt_at, *others_at = (base + offset for offset in offsets)
+    pointers = (fadt_at, madt_at, *others_at)
     parts = (
         rsdp(rsdt_at, xsdt_at),
         facs(),
         dsdt,
         fadt(facs_at, dsdt_at),
         apic,
-        table(b"RSDT", 1, struct.pack("<II", fadt_at, madt_at)),
-        table(b"XSDT", 1, struct.pack("<QQ", fadt_at, madt_at)),
+        table(b"RSDT", 1, struct.pack(f"<{listed}I", *pointers)),
+        table(b"XSDT", 1, struct.pack(f"<{listed}Q", *pointers)),
+        *others,
     )
     out = bytearray(size)
     for offset, part in zip(offsets, parts, strict=True):

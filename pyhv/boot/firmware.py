@@ -13,6 +13,7 @@ from pyhv.errors import ConfigError
 from pyhv.memo import memo
 
 if TYPE_CHECKING:
+    from pyhv.boot.acpi import Table
     from pyhv.memory import GuestMemory
 
 EBDA_KIB = 1
@@ -34,14 +35,15 @@ class Firmware:
 
 
 @memo(maxsize=32)
-def build(cpus: int, aml: bytes = b"") -> Firmware:
-    """Tables for `cpus` processors; `aml` is added to \\_SB in the DSDT. Raises ConfigError when it does not fit."""
+def build(cpus: int, aml: bytes = b"", more: tuple[Table, ...] = ()) -> Firmware:
+    """Tables for `cpus` processors; `aml` and `more` as of `acpi.build_below`. Raises ConfigError when it does not fit."""
     mp = mptable.configuration(cpus)
     mp_at = (bios.TOP_BASE - len(mp) - mptable.POINTER_SIZE) & -16
     pointer = mptable.floating_pointer(mp_at)
-    base, tables = acpi.build_below(mp_at, cpus, aml)
+    base, tables = acpi.build_below(mp_at, cpus, aml, more)
     if base < BIOS_AREA:
-        raise ConfigError(f"--cpus: {cpus}: the ACPI tables do not fit below 1 MiB ({len(tables)} bytes)")
+        what = "--devices: with" if aml or more else f"--cpus: {cpus}:"
+        raise ConfigError(f"{what} the ACPI tables do not fit below 1 MiB ({len(tables)} bytes)")
     mp = mp.ljust(bios.TOP_BASE - mp_at - len(pointer), b"\0") + pointer
     area = tables.ljust(mp_at - base, b"\0") + mp + bios.top_of_segment()
     ebda = bytes((EBDA_KIB,)).ljust(16, b"\0") + pointer

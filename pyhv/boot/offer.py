@@ -16,6 +16,7 @@ from pyhv.chipset import fw_cfg as keys
 from pyhv.errors import BootError, ConfigError
 
 if TYPE_CHECKING:
+    from pyhv.boot.acpi import Table
     from pyhv.boot.request import Request
     from pyhv.chipset.fw_cfg import FwCfg
 
@@ -28,9 +29,17 @@ class Offer:
     """Everything, checked and ready; `install` puts it into the device."""
 
     def __init__(
-        self, request: Request, format: str, *, cpus: int, aml: bytes, load_address: int, entry: int | None
+        self,
+        request: Request,
+        format: str,
+        *,
+        cpus: int,
+        aml: bytes,
+        more: tuple[Table, ...] = (),
+        load_address: int,
+        entry: int | None,
     ) -> None:
-        self._tables = acpi_loader.files(*acpi.build_below(1 << 20, cpus, aml))
+        self._tables = acpi_loader.files(*acpi.build_below(1 << 20, cpus, aml, more))
         self._linux: linux16.Plan | None = None
         self._flat = b""
         if format == "bzimage":

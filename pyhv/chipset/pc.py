@@ -15,7 +15,7 @@ from pyhv.errors import ConfigError
 from pyhv.irq import SharedLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pyhv.boot.offer import Offer
     from pyhv.bus import AddressSpace
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from pyhv.chipset.pit import Pit
     from pyhv.clock import Clock
     from pyhv.control import MachineControl
-    from pyhv.device import MsrRead, MsrWrite
     from pyhv.hv.api import VmHandle
-    from pyhv.irq import InterruptLine
+    from pyhv.irq import InterruptLine, Msi
     from pyhv.machine import Machine
     from pyhv.memory import GuestMemory
+    from pyhv.pci import PciBus
 
 MAX_REPORTED = 32
 """Unclaimed addresses that a Result lists, the most used first."""
@@ -59,7 +59,7 @@ class Pc:
         handle: VmHandle,
         output: Callable[[bytes], None],
         kick: Callable[[], None],
-        add_msrs: Callable[[Sequence[int], MsrRead, MsrWrite], None],
+        attach_devices: Callable[[Pc], None],
     ) -> None:
         self.machine = machine
         self.memory = memory
@@ -78,13 +78,16 @@ class Pc:
         self._pit: Pit | None = None
         self._wires: dict[int, SharedLine] = {}
         self._devices: list[ChipsetDevice] = []
+        self._pci: PciBus | None = None
+        self.message_routes: dict[int, Msi] = {}
+        """Routes of GSIs above the I/O APIC's pins, for messages that leave by irqfd."""
         self.serial = Serial(output=output, irq=self.line(layout.COM_IRQS[layout.COM1]), clock=clock)
         self._add(self.serial)
         self._defer()
         if machine.debug_exit is not None:
             self._add(DebugExit(control=control, port=machine.debug_exit))
         if machine.devices:
-            self._attach_user_devices(add_msrs)
+            attach_devices(self)
 
     def _add(self, device: ChipsetDevice) -> None:
         self._devices.append(device)
@@ -134,7 +137,7 @@ class Pc:
 
         masks = FIRMWARE_MASKS if self.machine.firmware is None else ALL_MASKED
         self.pic = Pic(on_output=self._pic_output, masks=masks)
-        self.ioapic = IoApic(deliver=self._handle.signal_msi, on_routes_changed=self._routes_changed)
+        self.ioapic = IoApic(deliver=self._handle.signal_msi, on_routes_changed=self.routes_changed)
         self._router = GsiRouter(pic=self.pic, ioapic=self.ioapic)
         self._add(self.pic)
         self._add(self.ioapic)
@@ -192,21 +195,14 @@ class Pc:
 
         self._add(TestDevice(line=self.line, send_msi=self._handle.signal_msi))
 
-    def _attach_user_devices(self, add_msrs: Callable[[Sequence[int], MsrRead, MsrWrite], None]) -> None:
-        from pyhv.device import Platform
+    @property
+    def pci(self) -> PciBus:
+        """The PCI bus; made when it is first asked for, by a device or by the guest."""
+        if self._pci is None:
+            from pyhv.pci import PciBus
 
-        platform = Platform(
-            ports=self.ports,
-            mmio=self.mmio,
-            memory=self.memory,
-            clock=self.clock,
-            control=self.control,
-            line=self.line,
-            send_msi=self._handle.signal_msi,
-            msr=add_msrs,
-        )
-        for device in self.machine.devices:
-            device.attach(platform)
+            self._pci = PciBus(ports=self.ports, mmio=self.mmio, line=self.line)
+        return self._pci
 
     def line(self, gsi: int) -> InterruptLine:
         """A new source of ISA IRQ or GSI `gsi`; the controllers are made when one first rises."""
@@ -249,9 +245,10 @@ class Pc:
         if level:
             self._kick()
 
-    def _routes_changed(self) -> None:
-        assert self.ioapic is not None
-        self._handle.set_gsi_routes(self.ioapic.routes())
+    def routes_changed(self) -> None:
+        """The I/O APIC's pins, or messages, lead elsewhere now."""
+        pins = self.ioapic.routes() if self.ioapic is not None else {}
+        self._handle.set_gsi_routes({**pins, **self.message_routes} if self.message_routes else pins)
 
     def end_of_interrupt(self, vector: int) -> None:
         """The local APICs broadcast an EOI."""
@@ -262,8 +259,6 @@ class Pc:
         """Return every device to its power-on state."""
         for device in self._devices:
             device.reset()
-        for user_device in self.machine.devices:
-            user_device.reset()
 
     def unclaimed(self) -> dict[str, int]:
         """Accesses that no device answered, by "port 0x.." or "memory 0x..", the most used first."""

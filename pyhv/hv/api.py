@@ -165,6 +165,10 @@ class VmHandle(Protocol):
         """The backend's own counters by name."""
         ...
 
+    def pace(self, real: bool) -> None:
+        """With `real`, a backend of virtual time lets idle time pass as fast as real time: it waits for somebody outside."""
+        ...
+
     def idle(self) -> bool:
         """Backends without threads: every vCPU halts, so let time pass up to the next event; False when none will come."""
         ...

@@ -26,17 +26,21 @@ class MemoryBacking:
     """How guest memory is backed.
 
     `hugepages` is one of HUGEPAGES. `guest_memfd` asks a KVM host for memory that belongs to the VM itself and not to a
-    file of this process.
+    file of this process. `file` is the descriptor of a file whose bytes the memory is; the region gets a duplicate of it.
+    Where memory cannot be a file's, its region has no `fd`, and the bytes are zeros.
     """
 
     hugepages: str = "none"
     guest_memfd: bool = False
+    file: int = -1
 
     def __post_init__(self) -> None:
         if self.hugepages not in HUGEPAGES:
             raise ConfigError(f"hugepages: {self.hugepages!r} is not one of {', '.join(HUGEPAGES)}")
         if self.guest_memfd and self.hugepages != "none":
             raise ConfigError("hugepages: guest_memfd memory takes none")
+        if self.file >= 0 and (self.guest_memfd or self.hugepages != "none"):
+            raise ConfigError("hugepages: memory that is a file's takes none")
 
 
 @memo(1)
@@ -135,7 +139,9 @@ def allocate(
         )
     ffi, lib = _host()
     fd = -1
-    if kind == "file":
+    if backing.file >= 0:
+        fd = os.dup(backing.file)
+    elif kind == "file":
         fd = lib.pyhv_memory_file(f"pyhv-{name}".encode()[:200], size, shift)
         if fd < 0:
             if shift:
@@ -160,7 +166,7 @@ def allocate(
         host_address=host,
         fd=fd,
         release=release,
-        discard=lambda offset, size: discard(fd, host, offset, size),
+        discard=None if backing.file >= 0 else lambda offset, size: discard(fd, host, offset, size),
     )
 
 

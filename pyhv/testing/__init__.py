@@ -10,17 +10,18 @@ from pyhv._types import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyhv.clock import ManualClock
     from pyhv.testing.bench import DeviceBench
-    from pyhv.testing.doubles import RecordingControl, RecordingLine, guest_memory
+    from pyhv.testing.doubles import ManualEvents, RecordingControl, RecordingLine, guest_memory
 
 _WHERE = {
     "DeviceBench": "pyhv.testing.bench",
     "ManualClock": "pyhv.clock",
+    "ManualEvents": "pyhv.testing.doubles",
     "RecordingControl": "pyhv.testing.doubles",
     "RecordingLine": "pyhv.testing.doubles",
     "guest_memory": "pyhv.testing.doubles",
 }
 
-__all__ = ["DeviceBench", "ManualClock", "RecordingControl", "RecordingLine", "guest_memory"]
+__all__ = ["DeviceBench", "ManualClock", "ManualEvents", "RecordingControl", "RecordingLine", "guest_memory"]
 
 
 def __getattr__(name: str) -> object:

@@ -12,13 +12,17 @@ from pyhv.bus import mmio_space, port_space
 from pyhv.clock import ManualClock
 from pyhv.device import Platform
 from pyhv.irq import SharedLine
-from pyhv.testing.doubles import RecordingControl, RecordingLine, guest_memory
+from pyhv.memory import MemoryRegion
+from pyhv.notify import DirectMessage
+from pyhv.testing.doubles import ManualEvents, RecordingControl, RecordingLine, guest_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pyhv.device import Device, MsrRead, MsrWrite
     from pyhv.irq import InterruptLine, Msi
+    from pyhv.notify import Doorbell
+    from pyhv.pci import PciBus
 
 
 class DeviceBench:
@@ -27,6 +31,7 @@ class DeviceBench:
     - `clock`: a ManualClock; `memory`: guest RAM from address 0; `control.calls`: what the device asked of the machine.
     - `lines[gsi]`: a RecordingLine for each GSI that a device took a line of; `messages`: the MSIs sent.
     - `ports.unclaimed`, `mmio.unclaimed`: accesses that no device answered.
+    - `events`: a ManualEvents, whose `run()` calls what is due; `pci`: the PCI bus; `aml`, `tables`: what went to ACPI.
     """
 
     def __init__(self, *devices: Device, memory: int = 1 << 20) -> None:
@@ -37,9 +42,13 @@ class DeviceBench:
         self.control = RecordingControl()
         self.lines: dict[int, RecordingLine] = {}
         self.messages: list[Msi] = []
+        self.events = ManualEvents()
+        self.aml: list[bytes] = []
+        self.tables: list[tuple[bytes, int, bytes]] = []
+        self._pci: PciBus | None = None
         self._wires: dict[int, SharedLine] = {}
         self._msrs: dict[int, tuple[MsrRead, MsrWrite]] = {}
-        platform = Platform(
+        self.platform = Platform(
             ports=self.ports,
             mmio=self.mmio,
             memory=self.memory,
@@ -48,15 +57,46 @@ class DeviceBench:
             line=self._line,
             send_msi=self.messages.append,
             msr=self._add_msrs,
+            entropy=lambda size: bytes(i & 0xFF for i in range(size)),
+            events=self.events,
+            doorbell=self._doorbell,
+            message_source=lambda: DirectMessage(self.messages.append),
+            pci_bus=self._pci_bus,
+            add_acpi=self.aml.append,
+            add_acpi_table=lambda *table: self.tables.append(table),
+            map_memory=self._map_memory,
         )
         for device in devices:
-            device.attach(platform)
+            device.attach(self.platform)
 
     def _line(self, gsi: int) -> InterruptLine:
         if gsi not in self._wires:
             self.lines[gsi] = RecordingLine()
             self._wires[gsi] = SharedLine(self.lines[gsi].line.set)
         return self._wires[gsi].source()
+
+    @property
+    def pci(self) -> PciBus:
+        """The PCI bus, made on first use."""
+        return self._pci_bus()
+
+    def _pci_bus(self) -> PciBus:
+        if self._pci is None:
+            from pyhv.pci import PciBus
+
+            self._pci = PciBus(ports=self.ports, mmio=self.mmio, line=self._line)
+        return self._pci
+
+    def _doorbell(self, address: int, size: int, callback: Callable[[], None], **_: object) -> Doorbell | None:
+        return None
+
+    def _map_memory(
+        self, size: int, *, alignment: int = 1 << 21, fd: int = -1, readonly: bool = False, name: str = "device"
+    ) -> MemoryRegion:
+        end = max(region.end for region in self.memory.regions)
+        region = MemoryRegion((end + alignment - 1) & -alignment, memoryview(bytearray(size)), name=name, readonly=readonly)
+        self.memory.add(region)
+        return region
 
     def _add_msrs(self, indices: Sequence[int], read: MsrRead, write: MsrWrite) -> None:
         for index in indices:

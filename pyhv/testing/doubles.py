@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import select
+from collections import deque
+
+from pyhv._types import TYPE_CHECKING
 from pyhv.irq import InterruptLine
 from pyhv.memory import GuestMemory, MemoryRegion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def guest_memory(size: int = 0x10000, *, at: int = 0) -> GuestMemory:
@@ -29,6 +36,39 @@ class RecordingLine:
     def edges(self) -> int:
         """How often it rose."""
         return self.changes.count(True)
+
+
+class ManualEvents:
+    """A `pyhv.events.HostEvents` without a thread: `run()` calls what is due, in the caller's."""
+
+    def __init__(self) -> None:
+        self.readers: dict[int, Callable[[], None]] = {}
+        self.writers: dict[int, Callable[[], None]] = {}
+        self.calls: deque[Callable[[], None]] = deque()
+        self.add_reader = self.readers.__setitem__
+        self.add_writer = self.writers.__setitem__
+        self.call_soon = self.calls.append
+
+    def remove_reader(self, fd: int) -> None:
+        self.readers.pop(fd, None)
+
+    def remove_writer(self, fd: int) -> None:
+        self.writers.pop(fd, None)
+
+    def run(self, timeout: float = 0.0) -> bool:
+        """Do the calls that are queued, and call for the descriptors that are ready; whether there were any.
+
+        Waits up to `timeout` seconds for a descriptor where no call is queued.
+        """
+        calls = [self.calls.popleft() for _ in range(len(self.calls))]
+        for call in calls:
+            call()
+        ready = select.select(list(self.readers), list(self.writers), [], 0.0 if calls else timeout)
+        for table, fds in zip((self.readers, self.writers), ready[:2], strict=True):
+            for fd in fds:
+                if fd in table:
+                    table[fd]()
+        return bool(calls or ready[0] or ready[1])
 
 
 class RecordingControl:

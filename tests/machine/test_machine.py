@@ -161,7 +161,8 @@ def test_any_text_gives_a_machine_or_a_config_error(document: str) -> None:
     [
         ('{"cpus": 2}', "kernel: missing"),
         ('{"kernel": "k", "wheels": 4}', "wheels: not a field"),
-        ('{"kernel": "k", "devices": []}', "devices: not a field"),
+        ('{"kernel": "k", "devices": 3}', "devices: 3 is not a list"),
+        ('{"kernel": "k", "devices": [{"kind": "modem"}]}', "'modem' is not one of"),
         ("[]", "not an object"),
         ("{", "not JSON"),
         ('{"kernel": "k"} x', "not JSON"),

@@ -195,6 +195,9 @@ class KvmVm:
     def instructions(self) -> int | None:
         return None
 
+    def pace(self, real: bool) -> None:
+        """Time is real here."""
+
     def idle(self) -> bool:
         """Halted vCPUs wait inside the kernel: there is never anything to skip."""
         return False

@@ -284,6 +284,11 @@ class SimVcpu(GuestRegisters):
             if self.native is not None:
                 lib.sim_stop_request(self.native)
 
+    @property
+    def kicked(self) -> bool:
+        """Whether the next `run` returns at once."""
+        return self._kicked
+
     # Interrupts
 
     def _accepts_extint(self) -> bool:

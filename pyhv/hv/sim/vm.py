@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic_ns
+
 from pyhv._builtin import deque, get_ident, partial
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
@@ -66,6 +68,9 @@ class SimVm:
         self._message_sent = False
         self._dirty: dict[int, bytearray] = {}
         self._open_bus = 0
+        self.paced = False
+        """Whether idle time passes at the speed of real time."""
+        self._sleep: Callable[[float], None] | None = None
         self._final: tuple[int, list[tuple[Any, Any, int]]] | None = None
         self._trace: SimTrace | None = None
         self.host = HostMemory(on_discard=self._discarded)
@@ -104,6 +109,15 @@ class SimVm:
             function()
             return
         self.inbox.append(function)
+        self._interrupt_owner()
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Call a function on the thread that runs vCPUs, before one runs next and not from within this call."""
+        self.inbox.append(function)
+        if self.owner != get_ident():
+            self._interrupt_owner()
+
+    def _interrupt_owner(self) -> None:
         with self.native_lock:
             for vcpu in self.vcpus.values():
                 if vcpu.native is not None:
@@ -112,8 +126,8 @@ class SimVm:
             self.on_call()
 
     def drain(self) -> None:
-        """Do what other threads asked for."""
-        while self.inbox:
+        """Do what was asked for up to now."""
+        for _ in range(len(self.inbox)):
             self.inbox.popleft()()
 
     # Memory
@@ -372,14 +386,30 @@ class SimVm:
         target = timer if device is None else min(device, timer)
         if target >= NEVER:
             return False
+        if self._sleep is not None:
+            target = min(target, self._now + self._sleep_for(self._sleep, target - self._now))
         self._now = max(self._now, target)
         for vcpu in self.vcpus.values():
             lib.sim_idle_to(vcpu.native, self._now)
         self.clock.advance_to(self._now)
         return True
 
+    def _sleep_for(self, sleep: Callable[[float], None], ticks: int) -> int:
+        """Let real time pass until something happens, at most `ticks` nanoseconds; how many did."""
+        began = monotonic_ns()
+        sleep(ticks / TSC_HZ)
+        return monotonic_ns() - began
+
     def idle(self) -> bool:
         return self.skip_idle()
+
+    def pace(self, real: bool) -> None:
+        """See `pyhv.hv.api.VmHandle.pace`."""
+        self.paced = real
+
+    def sleep_by(self, sleep: Callable[[float], None] | None) -> None:
+        """How the thread that runs the vCPUs waits, for at most so many seconds, while a paced machine is idle."""
+        self._sleep = sleep if self.paced else None
 
     # What it did
 
