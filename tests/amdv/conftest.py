@@ -16,6 +16,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 KERNELS = PROJECT / "build" / "kernels"
 RIG_TIMEOUT = 900
 START_TIMEOUT = 150
+STARTS = 3
+STARTED = "started"
+"""The driver's first file."""
+EXIT_LOST = 251
+"""scripts/amdv_rig: the machine ended while the command ran."""
 
 Part = Callable[[str], dict[str, Any]]
 
@@ -39,14 +44,19 @@ class Rig:
 
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
+        self.starts = 1
         self.status, self.log = self._run()
-        if self.status is None:  # the emulated host itself hung while it booted: that says nothing about this project
+        # The emulated host itself hung while it booted, or its kernel crashed under QEMU's emulation: that says nothing about
+        # this project. The next start goes on where it ended; a part that always takes the host down fails all of them.
+        while self.status in (None, EXIT_LOST) and self.starts < STARTS:
+            self.starts += 1
             self.status, self.log = self._run()
 
     def _run(self) -> tuple[int | None, str]:
         """Start the rig; the status, None when its driver did not begin within START_TIMEOUT, and what it printed."""
         driver = PROJECT / "tests" / "amdv" / "rig_driver.py"
         log = self.artifacts / "rig.log"
+        (self.artifacts / STARTED).unlink(missing_ok=True)
         with open(log, "ab") as output:
             process = subprocess.Popen(
                 [
@@ -63,7 +73,7 @@ class Rig:
             try:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(START_TIMEOUT)
-                began = process.returncode is not None or (self.artifacts / "host.json").exists()
+                began = process.returncode is not None or (self.artifacts / STARTED).exists()
                 if began:
                     process.wait()
             finally:
@@ -75,7 +85,10 @@ class Rig:
         """A part's report; fails the test when the rig did not get there, or the part broke."""
         path = self.artifacts / f"{name}.json"
         if not path.exists():
-            pytest.fail(f"the rig ended with status {self.status} before {name}:\n{self.log}", pytrace=False)
+            pytest.fail(
+                f"the rig, started {self.starts} times, ended with status {self.status} before {name}:\n{self.log}",
+                pytrace=False,
+            )
         report: dict[str, Any] = json.loads(path.read_text())
         if "traceback" in report:
             pytest.fail(f"{name} broke inside the rig:\n{report['traceback']}", pytrace=False)

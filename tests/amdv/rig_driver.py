@@ -1,6 +1,7 @@
 """Runs inside the rig, once: everything that the AMD-V tier asserts on, as JSON files in the directory of argv[1].
 
-It asserts nothing itself. A part that breaks leaves its traceback in its file, and the others go on.
+It asserts nothing itself. A part that breaks leaves its traceback in its file, and the others go on. Parts that have their
+file already are left out.
 """
 
 import json
@@ -128,8 +129,9 @@ def parts(artifacts: Path) -> dict[str, Callable[[], dict[str, object]]]:
 def main() -> int:
     artifacts = Path(sys.argv[1])
     wanted = sys.argv[2:]
+    (artifacts / "started").touch()
     for name, part in parts(artifacts).items():
-        if wanted and name not in wanted:
+        if (wanted and name not in wanted) or (artifacts / f"{name}.json").exists():
             continue
         began = time.monotonic()
         try:
@@ -137,7 +139,9 @@ def main() -> int:
         except BaseException:
             result = {"traceback": traceback.format_exc()}
         result["seconds"] = round(time.monotonic() - began, 3)
-        (artifacts / f"{name}.json").write_text(json.dumps(result))
+        partial = artifacts / f".{name}"
+        partial.write_text(json.dumps(result))
+        partial.rename(artifacts / f"{name}.json")
         print(f"{name}: {result['seconds']} s", flush=True)
     return 0
 
