@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from amdv_rig.cpio import CpioArchive
+from pyhv.linux.cpio import CpioArchive
 
 BUSYBOX = Path("/bin/busybox")
 DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "build/kernels/busybox-initramfs.cpio.gz"

@@ -15,10 +15,10 @@ from typing import NoReturn
 from amdv_rig.errors import RigLost, RigSetupError
 from amdv_rig.initramfs import find_kernel
 from amdv_rig.job import DEFAULT_CPU, DEFAULT_MODULES, Job
-from amdv_rig.kernel_modules import module_name
 from amdv_rig.machine import RigResult, Sinks, run_in_rig
 from amdv_rig.stdin import raw_terminal
 from amdv_rig.streams import Sink, file_sink
+from pyhv.linux.modules import module_name
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 KERNELS = PROJECT / "build/kernels"

@@ -5,7 +5,6 @@ buffer-format.rst), so the second part is simply appended.
 """
 
 import hashlib
-import lzma
 import os
 import subprocess
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from pathlib import Path
 
 from busybox_initramfs import BusyboxError, base_archive, static_busybox
 
-from amdv_rig.cpio import CpioArchive
 from amdv_rig.errors import RigSetupError
 from amdv_rig.job import Job, job_script, settings_script
-from amdv_rig.kernel_modules import has_parameter, load_order, module_name, read_dependencies
+from pyhv.errors import CapabilityMissing, ConfigError
+from pyhv.linux.cpio import CpioArchive
+from pyhv.linux.modules import ModuleTree, module_name, unpacked_path
 
 _INIT = Path(__file__).with_name("init.sh")
 _HOLD_VM = Path(__file__).with_name("hold_vm.c")
@@ -48,24 +48,20 @@ def find_kernel(directory: Path) -> RigKernel:
 
 def module_paths(kernel: RigKernel, job: Job) -> list[str]:
     """The modules to load, in order; RigSetupError for a parameter that none of them has."""
-    paths = load_order(read_dependencies(kernel.modules), job.modules)
-    loaded = {module_name(path): path for path in paths}
-    for name, settings in job.module_params.items():
-        if name not in loaded:
-            raise RigSetupError(f"--module-param: module '{name}' is not loaded (add --module {name})")
-        content = read_module(kernel.modules / loaded[name])
-        for parameter in (setting.partition("=")[0] for setting in settings):
-            if not has_parameter(content, parameter):
-                raise RigSetupError(f"--module-param: module '{name}' has no parameter '{parameter}'")
-    return paths
-
-
-def read_module(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
-        return lzma.decompress(content) if path.suffix == ".xz" else content
-    except (OSError, lzma.LZMAError) as error:
-        raise RigSetupError(f"cannot read kernel module {path.name}: {error}") from None
+        tree = ModuleTree(kernel.modules, kernel.version)
+        paths = tree.load_order(job.modules)
+        loaded = {module_name(path): path for path in paths}
+        for name, settings in job.module_params.items():
+            if name not in loaded:
+                raise RigSetupError(f"--module-param: module '{name}' is not loaded (add --module {name})")
+            info = tree.info(loaded[name])
+            for parameter in (setting.partition("=")[0] for setting in settings):
+                if not info.has_parameter(parameter):
+                    raise RigSetupError(f"--module-param: module '{name}' has no parameter '{parameter}'")
+    except (ConfigError, CapabilityMissing) as error:
+        raise RigSetupError(str(error)) from None
+    return paths
 
 
 def hold_vm(cache: Path) -> bytes:
@@ -105,8 +101,9 @@ def fixed_part(kernel: RigKernel, paths: list[str], cache: Path) -> Path:
         archive.symlink(f"bin/{applet}", "busybox")
     for directory in _MOUNT_POINTS:
         archive.directory(directory)
+    tree = ModuleTree(kernel.modules, kernel.version)
     for path in paths:
-        archive.file(f"lib/modules/{path.removesuffix('.xz')}", read_module(kernel.modules / path))
+        archive.file(f"lib/modules/{unpacked_path(path)}", tree.read(path))
     archive.file("init", init, 0o755)
     archive.file("bin/hold_vm", holder, 0o755)
     cache.mkdir(parents=True, exist_ok=True)
@@ -118,7 +115,7 @@ def fixed_part(kernel: RigKernel, paths: list[str], cache: Path) -> Path:
 
 def run_part(kernel: RigKernel, paths: list[str], job: Job, end_marker: bytes) -> bytes:
     """The archive with this run's settings, module parameters and command."""
-    lines = [" ".join([path.removesuffix(".xz"), *job.module_params.get(module_name(path), [])]) for path in paths]
+    lines = [" ".join([unpacked_path(path), *job.module_params.get(module_name(path), [])]) for path in paths]
     archive = CpioArchive()
     archive.file("rig/settings", settings_script(job, end_marker, kernel.version, kernel.modules.resolve()).encode())
     archive.file("rig/modules", "".join(f"{line}\n" for line in lines).encode())

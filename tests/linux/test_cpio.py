@@ -4,9 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from amdv_rig.cpio import CpioArchive
 from hypothesis import given
 from hypothesis import strategies as st
+
+from pyhv.linux.cpio import CpioArchive
 
 _FIELDS = (
     *("ino", "mode", "uid", "gid", "nlink", "mtime", "filesize"),
