@@ -8,7 +8,7 @@ from pyhv.hv.names import BACKENDS, REQUIREMENTS
 from pyhv.machine import FORMATS, HUGEPAGES, IRQCHIPS, ON_RESET, UNPACK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pyhv.cli.options import Values
 
@@ -26,6 +26,35 @@ def _kinds(text: str) -> tuple[str, ...]:
     return kinds
 
 
+def _device(kind: str) -> Callable[[str], tuple[str, str]]:
+    return lambda text: (kind, text)
+
+
+def _any_device(text: str) -> tuple[str, str]:
+    kind, _, fields = text.partition(",")
+    return kind, fields
+
+
+def _device_option(kind: str, help: str, metavar: str) -> Option:
+    return Option(f"--{kind}", help, metavar, many=True, key="devices", convert=_device(kind))
+
+
+DEVICES = (
+    _device_option("disk", "a disk image: FILE,ro or path=FILE,format=qcow2", "FILE[,FIELD...]"),
+    _device_option("net", "a network card: user,forward=tcp:2222:22 or tap,name=tap0", "MODE[,FIELD...]"),
+    _device_option("share", "a host folder over virtio-fs: DIR,tag=work,writable", "DIR[,FIELD...]"),
+    _device_option("vsock", "a virtio socket device: cid=3,path=SOCKET", "FIELD[,FIELD...]"),
+    _device_option("pmem", "a file as persistent memory: FILE,readonly", "FILE[,FIELD...]"),
+    _device_option("watchdog", "a watchdog: wdat,action=reset", "MODEL[,FIELD...]"),
+    Option(
+        "--device",
+        "one of the above, balloon, console or entropy: entropy,rate=1K",
+        "KIND[,FIELD...]",
+        many=True,
+        key="devices",
+        convert=_any_device,
+    ),
+)
 TRACED = ("exits", "exceptions", "interrupts", "branches", "instructions")
 MACHINE = (
     Option("--initrd", "initial RAM disk", "FILE"),
@@ -53,6 +82,7 @@ MACHINE = (
         convert=choice(UNPACK),
     ),
     Option("--firmware", "start PC firmware, such as SeaBIOS, and let it boot KERNEL", "FILE"),
+    *DEVICES,
     Option("--seed", "what a deterministic backend draws from", "N", default=0, convert=integer),
     Option("--timeout", "end the run, with status 124", "SECONDS", convert=seconds),
     Option("--json", "print the result as JSON on stdout, the console on stderr", flag=True),
@@ -131,5 +161,14 @@ def as_option(message: str, arguments: Sequence[str]) -> str:
     if not colon or not field.isidentifier():
         return message
     option = "--" + {"features": "feature", "modules": "module"}.get(field, field.replace("_", "-"))
-    used = any(a == option or a.startswith(option + "=") for a in arguments)
-    return f"{option}: {rest}" if used else message
+    if any(a == option or a.startswith(option + "=") for a in arguments):
+        return f"{option}: {rest}"
+    if any(a.startswith("--device") for a in arguments) and (field == "devices" or field in _device_kinds()):
+        return f"--device: {rest}" if field == "devices" else f"--device {message}"
+    return message
+
+
+def _device_kinds() -> Iterable[str]:
+    from pyhv.peripherals import KINDS
+
+    return KINDS

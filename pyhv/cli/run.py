@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from pyhv.cli.options import Values
+    from pyhv.peripherals import Peripheral
     from pyhv.result import Result
 
 
@@ -48,7 +49,16 @@ def machine_of(options: Values) -> Machine:
         date=options.date,
         unpack=options.unpack,
         firmware=options.firmware,
+        devices=_devices(options.devices),
     )
+
+
+def _devices(described: list[tuple[str, str]]) -> list[Peripheral]:
+    if not described:
+        return []
+    from pyhv.peripherals import parse
+
+    return [parse(kind, text) for kind, text in described]
 
 
 def execute(machine: Machine, options: Values, *, prepare: Callable[[Vm], None] | None = None, console: int = 1) -> int:

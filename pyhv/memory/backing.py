@@ -165,6 +165,7 @@ def allocate(
         readonly=readonly,
         host_address=host,
         fd=fd,
+        page_size=1 << shift if shift else PAGE_SIZE,
         release=release,
         discard=None if backing.file >= 0 else lambda offset, size: discard(fd, host, offset, size),
     )
