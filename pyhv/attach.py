@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.device import Device, Platform
-from pyhv.errors import PyhvError
+from pyhv.errors import HostError, PyhvError
 from pyhv.log import event
 from pyhv.memory import MMIO_GAP_END, MemoryBacking
 from pyhv.notify import DirectMessage, Doorbell, MessageRoutes
@@ -118,7 +118,11 @@ class Attached:
     ) -> Doorbell | None:
         if not self._vm.backend.hypervisor.capabilities.ioeventfd:
             return None
-        return Doorbell(self._vm.handle, self._events, callback, address, size, pio=pio, datamatch=datamatch)
+        try:
+            return Doorbell(self._vm.handle, self._events, callback, address, size, pio=pio, datamatch=datamatch)
+        except HostError as error:  # the guest moved two devices to one address, or there are too many
+            event("doorbell_refused", address=hex(address), error=str(error))
+            return None
 
     def _message_source(self) -> MessageSource:
         return DirectMessage(self._vm.handle.signal_msi) if self._routes is None else self._routes.source()
