@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pyhv.irq import InterruptLine, Msi
     from pyhv.machine import Machine
     from pyhv.result import Outcome, Result
+    from pyhv.virtio.device import VirtioDevice
     from pyhv.vm import Vm, run, start
 
 __version__ = "0.1.0"
@@ -63,6 +64,7 @@ _HOME = {
     "pyhv.irq": ("InterruptLine", "Msi"),
     "pyhv.machine": ("Machine",),
     "pyhv.result": ("Outcome", "Result"),
+    "pyhv.virtio.device": ("VirtioDevice",),
     "pyhv.vm": ("Vm", "run", "start"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
@@ -78,6 +80,7 @@ __all__ = [  # noqa: RUF022 - the machine first, errors last
     "MmioDevice",
     "PioDevice",
     "MsrDevice",
+    "VirtioDevice",
     "Platform",
     "InterruptLine",
     "Msi",

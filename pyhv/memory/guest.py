@@ -6,12 +6,13 @@ from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError, GuestMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pyhv.memory.region import MemoryRegion
 
     WriteObserver = Callable[[int, int], None]
 
+_NOTHING = memoryview(b"")
 
 
 class GuestMemory:
@@ -19,9 +20,12 @@ class GuestMemory:
 
     Observers hear of each write by the VMM (address, length) before it happens: dirty tracking and the simulator's code
     cache stand on that. A view must be used at once and dropped: it is not valid across a run of the guest.
+
+    `version` changes whenever regions come or go.
     """
 
     def __init__(self) -> None:
+        self.version = 0
         self._regions: list[MemoryRegion] = []
         self._observers: list[WriteObserver] = []
 
@@ -42,10 +46,12 @@ class GuestMemory:
                 raise ConfigError(f"memory region {region.name} at {region.address:#x} overlaps {other.name}")
         self._regions.append(region)
         self._regions.sort(key=lambda r: r.address)
+        self.version += 1
 
     def remove(self, region: MemoryRegion) -> None:
         """Take a region out; it is not closed."""
         self._regions.remove(region)
+        self.version += 1
 
     def observe_writes(self, observer: WriteObserver) -> None:
         """Call `observer(address, length)` before each write by the VMM."""
@@ -58,14 +64,14 @@ class GuestMemory:
                 return region
         return None
 
-    def contains(self, address: int, length: int) -> bool:
-        """Whether the whole range is memory."""
+    def contains(self, address: int, length: int, *, write: bool = False) -> bool:
+        """Whether the whole range is memory, and with `write` memory that devices may write."""
         if length < 0 or address < 0:
             return False
         end = address + length
         while address < end:
             region = self.find(address)
-            if region is None:
+            if region is None or (write and region.readonly):
                 return False
             address = region.end
         return True
@@ -87,6 +93,24 @@ class GuestMemory:
         if write:
             for observer in self._observers:
                 observer(address, length)
+        return segments
+
+    def views(self, ranges: Iterable[tuple[int, int]], *, write: bool = False) -> list[memoryview]:
+        """The segments of many (address, length) ranges, one after the other, as `view` gives them for each."""
+        segments: list[memoryview] = []
+        low = high = 0
+        buffer = _NOTHING
+        for address, length in ranges:
+            if not low <= address < address + length <= high:
+                region = self.find(address)
+                if region is None or address + length > region.end or length <= 0 or (write and region.readonly):
+                    segments += self.view(address, length, write=write)
+                    continue
+                low, high, buffer = region.address, region.end, region.buffer
+            segments.append(buffer[address - low : address - low + length])
+            if write:
+                for observer in self._observers:
+                    observer(address, length)
         return segments
 
     def read(self, address: int, length: int) -> bytes:

@@ -1,0 +1,109 @@
+"""A descriptor chain: one buffer that the driver made available, as the device sees it."""
+
+from __future__ import annotations
+
+from pyhv._types import TYPE_CHECKING
+from pyhv.virtio.errors import VirtioError
+
+if TYPE_CHECKING:
+    from pyhv.memory import GuestMemory
+    from pyhv.virtio.queue import Ring
+
+    Ranges = list[tuple[int, int]]
+
+
+class Chain:
+    """Guest memory that the device may read, then memory that it may write; all of it was checked when the chain was taken.
+
+    It may be kept until it is pushed. It holds addresses: views are made by each call, and are to be used at once.
+    `head` is the descriptor's index (split ring) or the buffer's id (packed ring), `slots` the ring entries that it takes.
+    """
+
+    __slots__ = (
+        "head",
+        "memory",
+        "position",
+        "readable",
+        "readable_size",
+        "ring",
+        "slots",
+        "writable",
+        "writable_size",
+        "written",
+    )
+
+    def __init__(
+        self,
+        ring: Ring,
+        memory: GuestMemory,
+        position: int,
+        head: int,
+        slots: int,
+        readable: Ranges,
+        readable_size: int,
+        writable: Ranges,
+        writable_size: int,
+    ) -> None:
+        self.ring: Ring | None = ring
+        self.memory = memory
+        self.position = position
+        self.head = head
+        self.slots = slots
+        self.readable = readable
+        self.readable_size = readable_size
+        self.writable = writable
+        self.writable_size = writable_size
+        self.written = -1
+
+    def read(self, offset: int = 0, size: int | None = None) -> bytes:
+        """Bytes of the readable part, fewer where it ends earlier."""
+        readable = self.readable
+        if len(readable) == 1 and offset == 0:
+            address, length = readable[0]
+            return self.memory.read(address, length if size is None or size > length else size)
+        return b"".join(self.readable_views(offset, size))
+
+    def write(self, data: bytes | bytearray | memoryview, offset: int = 0) -> None:
+        """Store into the writable part. Raises VirtioError when the data does not fit."""
+        size = len(data)
+        if offset + size > self.writable_size:
+            raise VirtioError(f"{offset + size} bytes do not fit a buffer of {self.writable_size}")
+        writable = self.writable
+        if writable and offset + size <= writable[0][1]:
+            self.memory.write(writable[0][0] + offset, data)
+            return
+        data = memoryview(data)
+        position = 0
+        for view in self.writable_views(offset, size):
+            end = position + len(view)
+            view[:] = data[position:end]
+            position = end
+
+    def readable_views(self, offset: int = 0, size: int | None = None) -> list[memoryview]:
+        """The readable part from `offset`, at most `size` bytes of it, without copying."""
+        if offset or size is not None:
+            return self.memory.views(cut(self.readable, offset, size))
+        return self.memory.views(self.readable)
+
+    def writable_views(self, offset: int = 0, size: int | None = None) -> list[memoryview]:
+        """The writable part likewise; what observes guest memory counts all of it as written."""
+        if offset or size is not None:
+            return self.memory.views(cut(self.writable, offset, size), write=True)
+        return self.memory.views(self.writable, write=True)
+
+
+def cut(ranges: Ranges, offset: int, size: int | None) -> Ranges:
+    """The part of a list of (address, length) that begins at byte `offset` and has at most `size` bytes."""
+    found: Ranges = []
+    left = (1 << 64) if size is None else size
+    for address, length in ranges:
+        if offset >= length:
+            offset -= length
+            continue
+        if left <= 0:
+            break
+        length = min(length - offset, left)
+        found.append((address + offset, length))
+        offset = 0
+        left -= length
+    return found
