@@ -189,13 +189,17 @@ class Console:
         """Wait until the output after the last match has a match; later calls search after its end.
 
         A str pattern searches text and gives text, a bytes pattern bytes. Raises the error of `close` when the
-        guest ended without it, GuestPanic when it panicked, VmTimeout after `timeout` seconds of the host's time.
+        guest ended without it, GuestPanic when it panicked, VmTimeout after `timeout` seconds of the host's time, ConfigError
+        for what is no regular expression.
         """
         import re
 
         from pyhv.expect import Search
 
-        compiled: re.Pattern[Any] = re.compile(pattern) if isinstance(pattern, (str, bytes)) else pattern
+        try:
+            compiled: re.Pattern[Any] = re.compile(pattern) if isinstance(pattern, (str, bytes)) else pattern
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ConfigError(f"expect: {pattern!r} is not a regular expression: {error}") from None
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._lock:

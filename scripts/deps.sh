@@ -4,7 +4,7 @@
 #   scripts/deps.sh [--check] [build|rig|all]
 #
 #   build   compiler, make and Python's venv and headers: enough for `make run` and the host's tests
-#   rig     QEMU, busybox and the tools that unpack and inspect kernels
+#   rig     QEMU, busybox, the tools that unpack and inspect kernels, and what tests of disks and networks compare with
 #   all     both (the default)
 #
 # As root, what is missing is installed; as anyone else the one line that installs it is printed, exit status 1.
@@ -67,11 +67,14 @@ need_rig() {
     need_command zstd zstd
     need_command xz xz-utils
     need_command iasl acpica-tools
+    need_command qemu-img qemu-utils
+    need_package libslirp0
+    need_command ip iproute2
 }
 
 if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then
     echo "deps.sh: this is no Debian-like system (no apt-get); install by hand: gcc make python3 (venv, headers)," \
-        "QEMU for x86, a static busybox, kmod, cpio, lz4, zstd, xz, iasl" >&2
+        "QEMU for x86, qemu-img, a static busybox, kmod, cpio, lz4, zstd, xz, iasl, libslirp, ip" >&2
     exit 1
 fi
 

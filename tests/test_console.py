@@ -339,3 +339,9 @@ def test_text_matches_consume_exactly_their_bytes(data, width):
         except VmTimeout:
             break
     assert "".join(pieces) == console.text
+
+
+@pytest.mark.parametrize("pattern", ["(", b"[a", "a{2,1}"])
+def test_what_is_no_pattern(pattern):
+    with pytest.raises(ConfigError, match=r"^expect: .* is not a regular expression"):
+        Console().expect(pattern, 0)

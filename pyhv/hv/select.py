@@ -89,12 +89,12 @@ def _demand(requirement: str, selection: Selection) -> None:
     if requirement not in REQUIREMENTS:
         raise ConfigError(f"require: {requirement!r} is not one of {', '.join(REQUIREMENTS)}")
     if selection.name != "kvm":
-        raise CapabilityMissing(f"require {requirement}: the backend is {selection.name} ({selection.reason})")
+        raise CapabilityMissing(f"require: {requirement}: the backend is {selection.name} ({selection.reason})")
     if requirement == "amd-v":
         from pyhv.hv import kvm
 
         report = kvm.probe()
         if report.hardware != "SVM":
             raise CapabilityMissing(
-                f"require amd-v: /dev/kvm is {report.module}, and the CPU shows {report.hardware or 'neither SVM nor VMX'}"
+                f"require: amd-v: /dev/kvm is {report.module}, and the CPU shows {report.hardware or 'neither SVM nor VMX'}"
             )

@@ -85,7 +85,7 @@ def test_a_choice_is_made_once(host: SimpleNamespace) -> None:
 
 
 def test_what_is_demanded_must_be_there(host: SimpleNamespace) -> None:
-    with pytest.raises(CapabilityMissing, match="require kvm"):
+    with pytest.raises(CapabilityMissing, match="require: kvm"):
         select.select("sim", ["kvm"])
     with pytest.raises(CapabilityMissing, match="neither SVM nor VMX"):
         select.select("kvm", ["amd-v"])

@@ -100,7 +100,7 @@ class SimHypervisor:
     def create_vm(self, config: VmConfig) -> SimVm:
         """Make a VM. Raises ConfigError for a wrong configuration, HostError for what this machine cannot do."""
         if config.irqchip == "kernel":
-            raise CapabilityMissing("irqchip kernel: the simulated machine has split and none")
+            raise CapabilityMissing("irqchip: kernel: the simulated machine has split and none")
         if config.irqchip not in IRQCHIPS:
             raise ConfigError(f"irqchip: {config.irqchip!r} is not one of {', '.join(IRQCHIPS)}")
         if not 1 <= config.vcpus <= MAX_VCPUS:
