@@ -91,20 +91,26 @@ class AddressSpace:
         mapping = Mapping(base, length, handler, name, width)
         if length <= 0 or base < 0 or mapping.end > self.limit:
             raise ConfigError(f"{name}: [{base:#x}, {base + length:#x}) is outside the {self.name} space")
-        for start, end, unit in self._deferred:
-            if start < mapping.end and base < end and not unit.built:
-                raise ConfigError(
-                    f"{name}: {self.name} [{base:#x}, {mapping.end:#x}) overlaps {unit.name} [{start:#x}, {end:#x})"
-                )
-        for other in self._mappings:
-            if other.base < mapping.end and base < other.end:
-                raise ConfigError(
-                    f"{name}: {self.name} [{base:#x}, {mapping.end:#x}) overlaps {other.name} "
-                    f"[{other.base:#x}, {other.end:#x})"
-                )
+        obstacle = self.obstacle(base, length)
+        if obstacle is not None:
+            start, end, owner = obstacle
+            raise ConfigError(
+                f"{name}: {self.name} [{base:#x}, {mapping.end:#x}) overlaps {owner} [{start:#x}, {end:#x})"
+            )
         self._mappings.append(mapping)
         self._mappings.sort(key=lambda claim: claim.base)
         return mapping
+
+    def obstacle(self, base: int, length: int) -> tuple[int, int, str] | None:
+        """A claim in a range, as its start, end and name, also that of a device that is not made yet; None if it is free."""
+        end = base + length
+        for start, stop, unit in self._deferred:
+            if start < end and base < stop and not unit.built:
+                return start, stop, unit.name
+        for claim in self._mappings:
+            if claim.base < end and base < claim.end:
+                return claim.base, claim.end, claim.name
+        return None
 
     def defer(self, base: int, length: int, unit: Deferred) -> None:
         """Reserve a range for a device that is made when it is first touched."""

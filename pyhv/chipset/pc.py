@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyhv.chipset.ioapic import IoApic
     from pyhv.chipset.pic import Pic
     from pyhv.chipset.pit import Pit
+    from pyhv.chipset.reset_control import ResetControl
     from pyhv.clock import Clock
     from pyhv.control import MachineControl
     from pyhv.hv.api import VmHandle
@@ -70,6 +71,7 @@ class Pc:
         self.pic: Pic | None = None
         self.ioapic: IoApic | None = None
         self.acpi_pm: AcpiPm | None = None
+        self.reset_control: ResetControl | None = None
         self.offer: Offer | None = None
         self._handle = handle
         self._output = output
@@ -88,6 +90,7 @@ class Pc:
             self._add(DebugExit(control=control, port=machine.debug_exit))
         if machine.devices:
             attach_devices(self)
+            self._assign_pci()
 
     def _add(self, device: ChipsetDevice) -> None:
         self._devices.append(device)
@@ -114,7 +117,10 @@ class Pc:
         defer("rtc", self._build_rtc, (layout.RTC_BASE, 2))
         defer("acpi power management", self._build_acpi_pm, (layout.PM1_EVENT_PORT, 12))
         defer("i8042", self._build_i8042, (layout.I8042_DATA, 1), (layout.I8042_COMMAND, 1))
-        defer("reset control", self._build_reset_control, (layout.RESET_CONTROL_PORT - 1, 4), (layout.PORT_92, 1))
+        self._reset_unit = defer("reset control", self._build_reset_control, (layout.PORT_92, 1))
+        self._pci_unit = defer(
+            "pci", self._build_pci, (layout.PCI_ADDRESS_PORT, 8), (layout.ECAM_BASE, layout.ECAM_SIZE)
+        )
         defer("pvpanic", self._build_pvpanic, (layout.PVPANIC_PORT, 1))
         defer("bochs console", self._build_bochs_console, (layout.BOCHS_CONSOLE_PORT, 1))
         defer("post code", self._build_post, (layout.POST_PORT, 1), (layout.DELAY_PORT, 1))
@@ -135,8 +141,10 @@ class Pc:
         from pyhv.chipset.pic import ALL_MASKED, FIRMWARE_MASKS, Pic
         from pyhv.chipset.pit import Pit
 
-        masks = FIRMWARE_MASKS if self.machine.firmware is None else ALL_MASKED
-        self.pic = Pic(on_output=self._pic_output, masks=masks)
+        masks, levels = ALL_MASKED, 0
+        if self.machine.firmware is None:
+            masks, levels = FIRMWARE_MASKS, 0 if self._pci is None else self._pci.level_irqs
+        self.pic = Pic(on_output=self._pic_output, masks=masks, levels=levels)
         self.ioapic = IoApic(deliver=self._handle.signal_msi, on_routes_changed=self.routes_changed)
         self._router = GsiRouter(pic=self.pic, ioapic=self.ioapic)
         self._add(self.pic)
@@ -163,7 +171,18 @@ class Pc:
     def _build_reset_control(self) -> None:
         from pyhv.chipset.reset_control import ResetControl
 
-        self._add(ResetControl(control=self.control))
+        self.reset_control = ResetControl(control=self.control)
+        self._add(self.reset_control)
+
+    def _build_pci(self) -> None:
+        from pyhv.pci.bus import PciBus
+        from pyhv.pci.ports import ConfigPorts
+
+        self._reset_unit()
+        assert self.reset_control is not None
+        self._pci = PciBus(ports=self.ports, mmio=self.mmio, memory=self.memory, line=self.line)
+        self._add(self._pci)
+        self._add(ConfigPorts(self._pci, self.reset_control))
 
     def _build_pvpanic(self) -> None:
         from pyhv.chipset.pvpanic import Pvpanic
@@ -198,11 +217,14 @@ class Pc:
     @property
     def pci(self) -> PciBus:
         """The PCI bus; made when it is first asked for, by a device or by the guest."""
-        if self._pci is None:
-            from pyhv.pci import PciBus
-
-            self._pci = PciBus(ports=self.ports, mmio=self.mmio, line=self.line)
+        self._pci_unit()
+        assert self._pci is not None
         return self._pci
+
+    def _assign_pci(self) -> None:
+        """What firmware does for PCI functions, where none runs."""
+        if self._pci is not None and self.machine.firmware is None:
+            self._pci.assign()
 
     def line(self, gsi: int) -> InterruptLine:
         """A new source of ISA IRQ or GSI `gsi`; the controllers are made when one first rises."""
@@ -259,6 +281,7 @@ class Pc:
         """Return every device to its power-on state."""
         for device in self._devices:
             device.reset()
+        self._assign_pci()
 
     def unclaimed(self) -> dict[str, int]:
         """Accesses that no device answered, by "port 0x.." or "memory 0x..", the most used first."""

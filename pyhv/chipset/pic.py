@@ -81,9 +81,9 @@ class Pic8259:
         self.expect = Expect.OCW1
         self.imr = 0xFF
 
-    def reset(self, *, imr: int) -> None:
-        """The state that firmware leaves: initialised, nothing in service, all inputs edge triggered."""
-        self.elcr = 0
+    def reset(self, *, imr: int, elcr: int) -> None:
+        """The state that firmware leaves: initialised, nothing in service."""
+        self.elcr = elcr & self._elcr_writable
         self._initialise()
         self.base = self._firmware_base
         self.expect = Expect.OCW1
@@ -237,7 +237,8 @@ class Pic8259:
 class Pic:
     """The cascaded pair: ISA IRQ 0-15.
 
-    `on_output` hears changes of INTR, the wire to the processor. `masks` are the interrupt masks after reset.
+    `on_output` hears changes of INTR, the wire to the processor. `masks` are the interrupt masks after reset, `levels` the
+    IRQs that are then level triggered, a bit each.
     """
 
     def __init__(
@@ -245,10 +246,12 @@ class Pic:
         *,
         on_output: Callable[[bool], None] = lambda level: None,
         masks: tuple[int, int] = FIRMWARE_MASKS,
+        levels: int = 0,
     ) -> None:
         self.master = Pic8259(on_output, base=FIRMWARE_BASES[0], elcr_writable=ELCR_WRITABLE[0], has_slave=True)
         self.slave = Pic8259(self._cascade, base=FIRMWARE_BASES[1], elcr_writable=ELCR_WRITABLE[1], has_slave=False)
         self._masks = masks
+        self._levels = levels
         self._lines: dict[int, InterruptLine] = {}
         self.on_timer_change: Callable[[], None] = lambda: None
         """Called when IRQ0's request was taken, and after each write to the master."""
@@ -265,8 +268,8 @@ class Pic:
 
     def reset(self) -> None:
         """The state that PC firmware leaves; the inputs' levels stay what their devices drive."""
-        self.slave.reset(imr=self._masks[1])
-        self.master.reset(imr=self._masks[0])
+        self.slave.reset(imr=self._masks[1], elcr=self._levels >> 8)
+        self.master.reset(imr=self._masks[0], elcr=self._levels & 0xFF)
         self.on_timer_change()
 
     def line(self, irq: int) -> InterruptLine:

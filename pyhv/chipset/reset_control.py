@@ -1,13 +1,14 @@
 """Two ways to reset a PC: the reset control register 0xcf9 (Intel ICH9 data sheet, 13.7.5) and system port 0x92.
 
-The address line A20 is never masked here: its bit is kept for software that reads it back.
+The address line A20 is never masked here: its bit is kept for software that reads it back. The byte 0xcf9 lies in a double
+word that is another register, so PCI's configuration ports claim it (`pyhv.pci.ports`) and pass it on.
 """
 
 from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.bus import IoFunctions
-from pyhv.chipset.layout import PORT_92, RESET_CONTROL_PORT
+from pyhv.chipset.layout import PORT_92
 
 if TYPE_CHECKING:
     from pyhv.bus import AddressSpace
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 SYSTEM_RESET, RESET_CPU, FULL_RESET = 2, 4, 8
 FAST_RESET, A20 = 1, 2
-CONFIG_ADDRESS_PORT = 0xCF8
-"""Wider accesses here belong to PCI's configuration mechanism, which this machine lacks: they never reset it."""
-RESET_BYTE = (RESET_CONTROL_PORT - CONFIG_ADDRESS_PORT, 1)
 
 
 class ResetControl:
@@ -29,9 +27,7 @@ class ResetControl:
         self._port_92 = A20
 
     def attach(self, ports: AddressSpace, memory: AddressSpace) -> None:
-        """Claim both ports."""
-        window = IoFunctions(self._read_window, self._write_window)
-        ports.map(CONFIG_ADDRESS_PORT, 4, window, "reset control", width=4)
+        """Claim port 0x92."""
         ports.map(PORT_92, 1, IoFunctions(self._read_92, self._write_92), "port 92", width=1)
 
     def reset(self) -> None:
@@ -39,18 +35,11 @@ class ResetControl:
         self._register = 0
         self._port_92 = A20
 
-    def _read_window(self, offset: int, size: int) -> int:
-        return self.read_control(0, 1) if (offset, size) == RESET_BYTE else (1 << 8 * size) - 1
-
-    def _write_window(self, offset: int, size: int, value: int) -> None:
-        if (offset, size) == RESET_BYTE:
-            self.write_control(0, 1, value)
-
-    def read_control(self, offset: int, size: int) -> int:
+    def read_control(self) -> int:
         """The kind of reset that was chosen; RESET_CPU reads 0."""
         return self._register
 
-    def write_control(self, offset: int, size: int, value: int) -> None:
+    def write_control(self, value: int) -> None:
         """Choose the kind of reset (bits 1, 3), or reset (bit 2)."""
         self._register = value & (SYSTEM_RESET | FULL_RESET)
         if value & RESET_CPU:
