@@ -147,6 +147,7 @@ class Vm:
             or_packed=machine.unpack == "auto",
             aml=b"" if attached is None else b"".join(attached.aml),
             tables=() if attached is None else tuple(attached.tables),
+            pci=self.pc.pci_pins,
         )
         if self.boot.offer is not None:
             self.pc.offer = self.boot.offer  # and the processor is as RESET left it

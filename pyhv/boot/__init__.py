@@ -48,6 +48,7 @@ def load(
     entry: int | None = None,
     aml: bytes = b"",
     tables: tuple[Table, ...] = (),
+    pci: tuple[tuple[int, int], ...] = (),
     unpack: bool = False,
     or_packed: bool = False,
     zeroed: bool = True,
@@ -60,6 +61,7 @@ def load(
     - `ram_size`: bytes of RAM, laid out as `pyhv.memory.ram_ranges` says; `cpus` processors are listed in the tables.
     - `load_address`, `entry`: for flat images, linear addresses; the entry is the load address unless given.
     - `aml`: more contents for \\_SB in the DSDT, from `pyhv.boot.aml`; `tables`: signature, revision, body of more tables.
+    - `pci`: the PCI functions, slot * 8 + function, each with its interrupt pin (`PciBus.pins`).
     - `unpack`: unpack a bzImage's kernel on the host and enter that, instead of the image's own unpacker.
     - `or_packed`: an image that cannot be unpacked on the host unpacks itself.
     - `zeroed`: False when memory may hold something (a restart), so that an image's zeros must be written.
@@ -81,6 +83,10 @@ def load(
         raise ConfigError(f"--cpus: {cpus} is not from 1 to {MAX_CPUS}")
     if ram_size < MIN_RAM:
         raise BootError(f"--memory: {ram_size} bytes are too little to boot from; at least 1 MiB is needed")
+    from pyhv.boot.pci_root import PciRoot
+    from pyhv.chipset.layout import pci_memory64
+
+    root = PciRoot(pci_memory64(max(region.end for region in memory.regions)), pci)
     if firmware:
         from pyhv.boot import rom
         from pyhv.boot.offer import Offer
@@ -88,11 +94,11 @@ def load(
         if unpack and not or_packed:
             raise ConfigError("--unpack: firmware boots bzImages as they are; leave out --unpack or --firmware")
         request = Request(memory, image, initrd, encode(cmdline, "--cmdline"), modules, ram_size, 0, zeroed)
-        offer = Offer(request, format, cpus=cpus, aml=aml, more=tables, load_address=load_address, entry=entry)
+        offer = Offer(request, format, cpus=cpus, pci=root, aml=aml, more=tables, load_address=load_address, entry=entry)
         return rom.enter(memory, offer)
     from pyhv.boot.firmware import build
 
-    built = build(cpus, aml, tables)
+    built = build(cpus, root, aml, tables)
     built.install(memory)
     request = Request(memory, image, initrd, encode(cmdline, "--cmdline"), modules, ram_size, built.rsdp, zeroed)
     if format == "multiboot":
@@ -122,6 +128,7 @@ def load_machine(
     *,
     aml: bytes = b"",
     tables: tuple[Table, ...] = (),
+    pci: tuple[tuple[int, int], ...] = (),
     unpack: bool = False,
     or_packed: bool = False,
     zeroed: bool = True,
@@ -140,6 +147,7 @@ def load_machine(
         entry=machine.entry,
         aml=aml,
         tables=tables,
+        pci=pci,
         unpack=unpack,
         or_packed=or_packed,
         zeroed=zeroed,

@@ -6,6 +6,7 @@ import struct
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot.dsdt import dsdt_body
+from pyhv.boot.pci_root import mcfg
 from pyhv.chipset.layout import (
     IOAPIC_BASE,
     LAPIC_BASE,
@@ -18,6 +19,8 @@ from pyhv.chipset.layout import (
 
 if TYPE_CHECKING:
     from typing import Final
+
+    from pyhv.boot.pci_root import PciRoot
 
     Table = tuple[bytes, int, bytes]
 
@@ -117,14 +120,16 @@ def madt(cpus: int) -> bytes:
     return table(b"APIC", 4, struct.pack("<II", LAPIC_BASE, 1) + b"".join(entries))
 
 
-def build_below(end: int, cpus: int, aml: bytes = b"", more: tuple[Table, ...] = ()) -> tuple[int, bytes]:
+def build_below(
+    end: int, cpus: int, pci: PciRoot, aml: bytes = b"", more: tuple[Table, ...] = ()
+) -> tuple[int, bytes]:
     """All tables, to end at or below `end`: their address, a multiple of 64, and bytes. The root pointer comes first.
 
     `aml` is added to \\_SB in the DSDT; `more` are the signatures, revisions and bodies of further tables.
     """
-    dsdt = table(b"DSDT", 2, dsdt_body(cpus, aml))
+    dsdt = table(b"DSDT", 2, dsdt_body(cpus, pci, aml))
     apic = madt(cpus)
-    others = [table(*parts) for parts in more]
+    others = [table(b"MCFG", 1, mcfg()), *(table(*parts) for parts in more)]
     listed = 2 + len(others)
     sizes = (
         *(64, 64, len(dsdt), FADT_SIZE, len(apic), HEADER_SIZE + listed * 4, HEADER_SIZE + listed * 8),

@@ -102,6 +102,49 @@ def returns(value: bytes) -> bytes:
     return b"\xa4" + value
 
 
+def argument(index: int) -> bytes:
+    """Arg0 to Arg6 of the method."""
+    return bytes((0x68 + index,))
+
+
+def store(value: bytes, target: bytes) -> bytes:
+    """Store (value, target)."""
+    return b"\x70" + value + target
+
+
+def either(first: bytes, second: bytes, target: bytes) -> bytes:
+    """Or (first, second, target)."""
+    return b"\x7d" + first + second + target
+
+
+def equal(first: bytes, second: bytes) -> bytes:
+    """LEqual (first, second)."""
+    return b"\x93" + first + second
+
+
+def when(condition: bytes, *terms: bytes) -> bytes:
+    """If (condition) { terms }."""
+    content = condition + b"".join(terms)
+    return b"\xa0" + package_length(len(content)) + content
+
+
+def otherwise(*terms: bytes) -> bytes:
+    """Else { terms }, right after `when`."""
+    content = b"".join(terms)
+    return b"\xa1" + package_length(len(content)) + content
+
+
+def create_dword_field(source: bytes, offset: int, path: str) -> bytes:
+    """CreateDWordField (source, offset, path)."""
+    return b"\x8a" + source + integer(offset) + name_string(path)
+
+
+def uuid(text: str) -> bytes:
+    """ToUUID (text): the first three groups are little-endian (19.6.142)."""
+    a, b, c, d, e = (bytes.fromhex(group) for group in text.split("-"))
+    return buffer(a[::-1] + b[::-1] + c[::-1] + d + e)
+
+
 def _block(opcode: bytes, path: str, extra: bytes, terms: tuple[bytes, ...]) -> bytes:
     content = name_string(path) + extra + b"".join(terms)
     return opcode + package_length(len(content)) + content

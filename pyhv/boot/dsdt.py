@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from pyhv.boot import aml
+from pyhv._types import TYPE_CHECKING
+from pyhv.boot import aml, pci_root
 from pyhv.chipset.layout import COM1, COM_IRQS, FW_CFG_PORT, PVPANIC_PORT, RTC_BASE, RTC_IRQ, S5_SLEEP_TYPE
 from pyhv.memo import memo
 
+if TYPE_CHECKING:
+    from pyhv.boot.pci_root import PciRoot
+
 
 @memo(maxsize=32)
-def dsdt_body(cpus: int, more: bytes = b"") -> bytes:
+def dsdt_body(cpus: int, pci: PciRoot, more: bytes = b"") -> bytes:
     """The table's AML; `more` goes to the end of \\_SB."""
     s5 = aml.package(*(aml.integer(value) for value in (S5_SLEEP_TYPE, S5_SLEEP_TYPE, 0, 0)))
-    return aml.name("\\_S5", s5) + aml.scope(
-        "\\_SB", *_processors(cpus), _serial(), _rtc(), _pvpanic(), _fw_cfg(), more
+    devices = aml.scope(
+        "\\_SB", *_processors(cpus), pci_root.node(pci), _serial(), _rtc(), _pvpanic(), _fw_cfg(), more
     )
+    return aml.name("\\_S5", s5) + pci_root.interrupt_model() + devices
 
 
 def _processors(cpus: int) -> list[bytes]:

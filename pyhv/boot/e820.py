@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE, KVM_IDENTITY_MAP
+from pyhv.chipset.layout import BIOS_AREA, EBDA_BASE, ECAM_BASE, ECAM_SIZE, KVM_IDENTITY_MAP
 from pyhv.memo import memo
 from pyhv.memory.layout import ram_ranges
 
@@ -40,6 +40,7 @@ def memory_map(ram_size: int, reserved: tuple[tuple[int, int], ...] = ()) -> tup
         MapEntry(0, EBDA_BASE, RAM),
         MapEntry(EBDA_BASE, VGA_HOLE - EBDA_BASE, RESERVED),
         MapEntry(BIOS_AREA, MIB - BIOS_AREA, RESERVED),
+        MapEntry(ECAM_BASE, ECAM_SIZE, RESERVED),
         MapEntry(KVM_IDENTITY_MAP, 0xFF00_0000 - KVM_IDENTITY_MAP, RESERVED),
     ]
     if low > MIB:

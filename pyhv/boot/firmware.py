@@ -14,6 +14,7 @@ from pyhv.memo import memo
 
 if TYPE_CHECKING:
     from pyhv.boot.acpi import Table
+    from pyhv.boot.pci_root import PciRoot
     from pyhv.memory import GuestMemory
 
 EBDA_KIB = 1
@@ -35,12 +36,12 @@ class Firmware:
 
 
 @memo(maxsize=32)
-def build(cpus: int, aml: bytes = b"", more: tuple[Table, ...] = ()) -> Firmware:
+def build(cpus: int, pci: PciRoot, aml: bytes = b"", more: tuple[Table, ...] = ()) -> Firmware:
     """Tables for `cpus` processors; `aml` and `more` as of `acpi.build_below`. Raises ConfigError when it does not fit."""
-    mp = mptable.configuration(cpus)
+    mp = mptable.configuration(cpus, pci)
     mp_at = (bios.TOP_BASE - len(mp) - mptable.POINTER_SIZE) & -16
     pointer = mptable.floating_pointer(mp_at)
-    base, tables = acpi.build_below(mp_at, cpus, aml, more)
+    base, tables = acpi.build_below(mp_at, cpus, pci, aml, more)
     if base < BIOS_AREA:
         what = "--devices: with" if aml or more else f"--cpus: {cpus}:"
         raise ConfigError(f"{what} the ACPI tables do not fit below 1 MiB ({len(tables)} bytes)")

@@ -17,6 +17,7 @@ from pyhv.errors import BootError, ConfigError
 
 if TYPE_CHECKING:
     from pyhv.boot.acpi import Table
+    from pyhv.boot.pci_root import PciRoot
     from pyhv.boot.request import Request
     from pyhv.chipset.fw_cfg import FwCfg
 
@@ -34,12 +35,13 @@ class Offer:
         format: str,
         *,
         cpus: int,
-        aml: bytes,
+        pci: PciRoot,
+        aml: bytes = b"",
         more: tuple[Table, ...] = (),
         load_address: int,
         entry: int | None,
     ) -> None:
-        self._tables = acpi_loader.files(*acpi.build_below(1 << 20, cpus, aml, more))
+        self._tables = acpi_loader.files(*acpi.build_below(1 << 20, cpus, pci, aml, more))
         self._linux: linux16.Plan | None = None
         self._flat = b""
         if format == "bzimage":

@@ -221,6 +221,11 @@ class Pc:
         assert self._pci is not None
         return self._pci
 
+    @property
+    def pci_pins(self) -> tuple[tuple[int, int], ...]:
+        """What firmware's tables are to say of PCI functions (`PciBus.pins`)."""
+        return () if self._pci is None else self._pci.pins
+
     def _assign_pci(self) -> None:
         """What firmware does for PCI functions, where none runs."""
         if self._pci is not None and self.machine.firmware is None:

@@ -59,6 +59,11 @@ class PciBus:
         return tuple(function for _, function in sorted(self._functions.items()))
 
     @property
+    def pins(self) -> tuple[tuple[int, int], ...]:
+        """The number and the interrupt pin of each function behind the host bridge, for firmware's tables."""
+        return tuple((function.devfn, function.interrupt_pin) for function in self.functions[1:])
+
+    @property
     def level_irqs(self) -> int:
         """The ISA IRQs that functions share, a bit each: firmware makes them level triggered."""
         return sum({1 << self._irq(function) for function in self.functions if function.interrupt_pin})

@@ -68,6 +68,8 @@ class DeviceBench:
         )
         for device in devices:
             device.attach(self.platform)
+        if self._pci is not None:
+            self._pci.assign()
 
     def _line(self, gsi: int) -> InterruptLine:
         if gsi not in self._wires:
@@ -84,7 +86,8 @@ class DeviceBench:
         if self._pci is None:
             from pyhv.pci import PciBus
 
-            self._pci = PciBus(ports=self.ports, mmio=self.mmio, line=self._line)
+            self._pci = PciBus(ports=self.ports, mmio=self.mmio, memory=self.memory, line=self._line)
+            self._pci.attach(self.ports, self.mmio)
         return self._pci
 
     def _doorbell(self, address: int, size: int, callback: Callable[[], None], **_: object) -> Doorbell | None:

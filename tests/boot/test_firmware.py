@@ -16,6 +16,7 @@ from pyhv.boot import acpi, acpi_loader, linux16, option_rom
 from pyhv.boot.image import Image
 from pyhv.boot.offer import Offer
 from pyhv.boot.option_rom import RealModeEntry, Transfer
+from pyhv.boot.pci_root import PciRoot
 from pyhv.boot.request import Request
 from pyhv.chipset import fw_cfg as keys
 from pyhv.chipset.fw_cfg import FwCfg
@@ -24,6 +25,7 @@ from pyhv.hv.select import Selection
 from pyhv.memory import GuestMemory
 from pyhv.vm import Vm
 
+NO_PCI = PciRoot((1 << 32, 1 << 34))
 KERNEL = bytes(range(256)) * 37
 SETUP_CODE = f"""
     .code16
@@ -67,7 +69,7 @@ def request(
 
 
 def offer(kernel: bytes, format: str, load_address: int = 0x7C00, entry: int | None = None) -> Offer:
-    return Offer(request(kernel), format, cpus=1, aml=b"", load_address=load_address, entry=entry)
+    return Offer(request(kernel), format, cpus=1, pci=NO_PCI, load_address=load_address, entry=entry)
 
 
 def linux_image() -> bytes:
@@ -231,9 +233,9 @@ def load_tables(files: dict[str, bytes], places: dict[str, int]) -> dict[str, by
 
 @pytest.mark.parametrize("cpus", [1, 4, 300])
 def test_loaded_tables_are_those_that_are_built_in_place(cpus: int) -> None:
-    files = acpi_loader.files(*acpi.build_below(1 << 20, cpus))
+    files = acpi_loader.files(*acpi.build_below(1 << 20, cpus, NO_PCI))
     tables = acpi_loader.TABLES_FILE
-    place, expected = acpi.build_below(0x7FF_0000, cpus)
+    place, expected = acpi.build_below(0x7FF_0000, cpus, NO_PCI)
     loaded = load_tables(files, {tables: place, acpi_loader.RSDP_FILE: 0xF_5000})
     assert loaded[acpi_loader.RSDP_FILE] == expected[: acpi_loader.RSDP_SIZE]
     assert loaded[tables][acpi_loader.RSDP_SIZE :] == expected[acpi_loader.RSDP_SIZE :]
@@ -246,7 +248,7 @@ def test_a_bzimage_is_under_the_keys_that_firmware_knows() -> None:
     image = linux_image()
     fw_cfg = FwCfg(memory=GuestMemory(), cpus=1)
     whole = request(image, cmdline=b"hello", initrd=b"initrd")
-    Offer(whole, "bzimage", cpus=1, aml=b"", load_address=0, entry=None).install(fw_cfg)
+    Offer(whole, "bzimage", cpus=1, pci=NO_PCI, load_address=0, entry=None).install(fw_cfg)
 
     def item(key: int, length: int) -> bytes:
         fw_cfg._write_selector(0, 2, key)
