@@ -17,9 +17,9 @@ KINDS = {
     "balloon": ("virtio_balloon",),
     "vsock": ("vmw_vsock_virtio_transport",),
     "pmem": ("virtio_pmem", "nd_pmem"),
-    "watchdog": ("i6300esb",),
 }
 """The drivers of each kind of peripheral (`pyhv.peripherals`), without what they depend on."""
+WATCHDOGS = {"wdat": "wdat_wdt", "i6300esb": "i6300esb"}
 OVERLAY = "overlay"
 
 _CONFIG = {
@@ -34,6 +34,7 @@ _CONFIG = {
     "vmw_vsock_virtio_transport": "CONFIG_VIRTIO_VSOCKETS",
     "virtio_pmem": "CONFIG_VIRTIO_PMEM",
     "nd_pmem": "CONFIG_BLK_DEV_PMEM",
+    "wdat_wdt": "CONFIG_WDAT_WDT",
     "i6300esb": "CONFIG_I6300ESB_WDT",
     "overlay": "CONFIG_OVERLAY_FS",
 }
@@ -55,6 +56,13 @@ def modules_for(devices: Iterable[object]) -> list[str]:
         transport = TRANSPORTS.get(getattr(device, "transport", ""))
         if transport is not None:
             names.setdefault(transport)
-        for driver in KINDS.get(getattr(device, "kind", ""), ()):
+        for driver in _drivers(device):
             drivers.setdefault(driver)
     return [*names, *drivers]
+
+
+def _drivers(device: object) -> Iterable[str]:
+    kind = getattr(device, "kind", "")
+    if kind == "watchdog":
+        return (WATCHDOGS.get(getattr(device, "model", ""), "wdat_wdt"),)
+    return KINDS.get(kind, ())
