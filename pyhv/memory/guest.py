@@ -21,7 +21,8 @@ class GuestMemory:
     Observers hear of each write by the VMM (address, length) before it happens: dirty tracking and the simulator's code
     cache stand on that. A view must be used at once and dropped: it is not valid across a run of the guest.
 
-    `version` changes whenever regions come or go.
+    `version` changes whenever regions come or go: a view may be kept while it stands still by whoever announces each
+    write through it.
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,11 @@ class GuestMemory:
     def observe_writes(self, observer: WriteObserver) -> None:
         """Call `observer(address, length)` before each write by the VMM."""
         self._observers.append(observer)
+
+    def announce(self, address: int, length: int) -> None:
+        """Tell the observers of a write that comes through a view that was kept."""
+        for observer in self._observers:
+            observer(address, length)
 
     def find(self, address: int) -> MemoryRegion | None:
         """The region that holds this address."""

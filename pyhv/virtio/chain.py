@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     Ranges = list[tuple[int, int]]
 
 
+READ_LIMIT = 64 << 20
+
+
 class Chain:
     """Guest memory that the device may read, then memory that it may write; all of it was checked when the chain was taken.
 
@@ -29,7 +32,6 @@ class Chain:
         "slots",
         "writable",
         "writable_size",
-        "written",
     )
 
     def __init__(
@@ -53,11 +55,15 @@ class Chain:
         self.readable_size = readable_size
         self.writable = writable
         self.writable_size = writable_size
-        self.written = -1
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
-        """Bytes of the readable part, fewer where it ends earlier."""
+        """Bytes of the readable part, fewer where it ends earlier.
+
+        Raises VirtioError for more than 64 MiB: one element may be in a chain many times. Say a `size`, or take views.
+        """
         readable = self.readable
+        if size is None and self.readable_size - offset > READ_LIMIT:
+            raise VirtioError(f"{self.readable_size} bytes to read at once")
         if len(readable) == 1 and offset == 0:
             address, length = readable[0]
             return self.memory.read(address, length if size is None or size > length else size)

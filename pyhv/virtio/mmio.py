@@ -11,8 +11,6 @@ from pyhv.virtio import ids
 from pyhv.virtio.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyhv.device import Platform
     from pyhv.notify import Doorbell
     from pyhv.virtio.device import VirtioDevice
@@ -164,7 +162,7 @@ class MmioTransport(Transport):
             if value & 1:
                 self.enable_queue(queue)
             else:
-                self.reset_queue(queue)
+                self.reset_queue(queue, keep=True)
         elif offset == QUEUE_RESET:
             if value & 1 and self.negotiated >> ids.RING_RESET & 1:
                 self.reset_queue(queue)
@@ -181,15 +179,11 @@ class MmioTransport(Transport):
         self._interrupts |= ids.ISR_CONFIG
         self._line.set(True)
 
-    def started(self) -> None:
-        for queue in self.queues:
-            if queue.enabled and self._doorbells[queue.index] is None:
-                self._doorbells[queue.index] = self.platform.doorbell(
-                    self.address + QUEUE_NOTIFY, 4, self._ringer(queue), datamatch=queue.index
-                )
-
-    def _ringer(self, queue: VirtQueue) -> Callable[[], None]:
-        return lambda: self.notify(queue.index)
+    def opened(self, queue: VirtQueue) -> None:
+        if self._doorbells[queue.index] is None:
+            self._doorbells[queue.index] = self.platform.doorbell(
+                self.address + QUEUE_NOTIFY, 4, lambda: self.notify(queue.index), datamatch=queue.index
+            )
 
     def stopped(self) -> None:
         self._features_select = self._driver_select = self._queue_select = 0
@@ -197,6 +191,7 @@ class MmioTransport(Transport):
         self._line.set(False)
 
     def close(self) -> None:
+        super().close()
         for index, doorbell in enumerate(self._doorbells):
             if doorbell is not None:
                 self._doorbells[index] = None

@@ -7,7 +7,7 @@ status and queue addresses are checked here (virtio 1.2, 2.1, 2.2, 3.1.1).
 from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
-from pyhv.errors import GuestMemoryError
+from pyhv.errors import ConfigError, GuestMemoryError
 from pyhv.log import event
 from pyhv.virtio import ids
 from pyhv.virtio.errors import VirtioError
@@ -29,14 +29,25 @@ _STEPS = (
     (ids.DRIVER_OK, ids.ACKNOWLEDGE | ids.DRIVER | ids.FEATURES_OK),
 )
 """Status bits in the order in which a driver sets them, and what each stands on (2.1, 3.1.1)."""
+MAX_DEVICE_ID = 0xFFFF - 0x1040
+"""So that the PCI device id fits (4.1.2.1)."""
 _LOGGED = 16
 """How many violations of one device are told to listeners; all are counted."""
 
 
 class Transport:
-    """One device's connection to its driver. Overridden: `interrupt_queue`, `interrupt_config`, `started`, `stopped`."""
+    """One device's connection to its driver.
+
+    What is of one transport only is overridden: `interrupt_queue`, `interrupt_config`, `opened`, `stopped`, `close`.
+    `violations` counts what the driver did against the rules; `failure` says why the device needs a reset.
+    """
 
     def __init__(self, device: VirtioDevice, platform: Platform) -> None:
+        if not 0 < device.device_id <= MAX_DEVICE_ID:
+            raise ConfigError(f"{device.label}: device_id: {device.device_id!r} is not one of 1 to {MAX_DEVICE_ID}")
+        for size in device.queue_sizes:
+            if not 0 < size <= ids.MAX_QUEUE_SIZE or size & (size - 1):
+                raise ConfigError(f"{device.label}: queue_sizes: {size!r} is not a power of two up to {ids.MAX_QUEUE_SIZE}")
         self.device = device
         self.platform = platform
         self.offered = device.features | RING_FEATURES | (1 << ids.IN_ORDER if device.in_order else 0)
@@ -55,14 +66,15 @@ class Transport:
     def interrupt_config(self) -> None:
         """The configuration changed, or the device failed."""
 
-    def started(self) -> None:
-        """The driver set DRIVER_OK."""
+    def opened(self, queue: VirtQueue) -> None:
+        """A queue can be used from now on, and be notified."""
 
     def stopped(self) -> None:
         """The device was reset."""
 
     def close(self) -> None:
         """Give back what the transport has of the host. Idempotent."""
+        self._stop_queues()
 
     # What registers do
 
@@ -101,7 +113,9 @@ class Transport:
                 self.violation(f"features {self.driver_features:#x} of {self.offered:#x}")
             else:
                 self.status |= bit
-                if bit == ids.DRIVER_OK:
+                if bit == ids.FEATURES_OK:
+                    self.device.negotiated = self.driver_features
+                elif bit == ids.DRIVER_OK:
                     self._start()
 
     def _acceptable(self) -> bool:
@@ -143,11 +157,15 @@ class Transport:
         if self.device.active:
             self._open(queue)
 
-    def reset_queue(self, queue: VirtQueue) -> None:
-        """The driver takes one queue back (2.6.1); it may set it up anew."""
-        enabled = queue.enabled
-        queue.clear()
-        if enabled and self.device.active:
+    def reset_queue(self, queue: VirtQueue, *, keep: bool = False) -> None:
+        """The driver takes one queue back (2.6.1), and may set it up anew. With `keep` its registers stay as they were."""
+        open_ = queue.ready
+        if keep:
+            queue.enabled = False
+            queue.ring = NO_RING
+        else:
+            queue.clear()
+        if open_:
             self._guard(self.device.queue_reset, queue)
 
     def notify(self, index: int) -> None:
@@ -176,14 +194,11 @@ class Transport:
         return self.driver_features if self.status & ids.FEATURES_OK else 0
 
     def _start(self) -> None:
-        device = self.device
-        device.negotiated = self.negotiated
-        device.active = True
+        self.device.active = True
         for queue in self.queues:
             if queue.enabled:
                 self._open(queue)
-        self.started()
-        self._guard(device.activate)
+        self._guard(self.device.activate)
 
     def _open(self, queue: VirtQueue) -> None:
         has = self.negotiated.__rshift__
@@ -195,6 +210,7 @@ class Transport:
             event_idx=bool(has(ids.EVENT_IDX) & 1),
             in_order=bool(has(ids.IN_ORDER) & 1),
         )
+        self.opened(queue)
 
     def _stop_queues(self) -> None:
         self.device.active = False
