@@ -63,7 +63,8 @@ class PciFunction:
         self._decoding_changed: Callable[[], None] = _nothing
         self._lines: tuple[InterruptLine, ...] = ()
         self._asserted = False
-        self._was_master = False
+        self.bus_master = False
+        """Whether software lets the function read and write memory, messages included (PCI 3.0, 6.2.2)."""
         self._next_capability = reg.FIRST_CAPABILITY
         self._last_pointer = reg.CAPABILITIES_POINTER
         config.define(reg.VENDOR_ID, 2, vendor)
@@ -191,13 +192,10 @@ class PciFunction:
 
     # What a device does
 
-    @property
-    def bus_master(self) -> bool:
-        """Whether software lets the function read and write memory, messages included (PCI 3.0, 6.2.2)."""
-        return bool(self.config.get(reg.COMMAND, 2) & reg.COMMAND_MASTER)
-
     def interrupt(self, asserted: bool) -> None:
         """Drive INTx#: it shows in the status register, and on the wire unless that is disabled or messages replace it."""
+        if asserted == self._asserted:
+            return
         self._asserted = asserted
         status = self.config.get(reg.STATUS, 2) & ~reg.STATUS_INTERRUPT
         self.config.put(reg.STATUS, 2, status | reg.STATUS_INTERRUPT if asserted else status)
@@ -205,8 +203,8 @@ class PciFunction:
 
     def reset(self) -> None:
         """The state after a reset of the bus: nothing decoded, no interrupt."""
+        self.interrupt(False)
         self.config.reset()
-        self._asserted = False
         for capability in (self.msi, self.msix):
             if capability is not None:
                 capability.reset()
@@ -236,10 +234,10 @@ class PciFunction:
         self._tell_master()
 
     def _tell_master(self) -> None:
-        master = self.bus_master
-        if master == self._was_master:
+        master = bool(self.config.get(reg.COMMAND, 2) & reg.COMMAND_MASTER)
+        if master == self.bus_master:
             return
-        self._was_master = master
+        self.bus_master = master
         if master:
             for capability in (self.msi, self.msix):
                 if capability is not None:
