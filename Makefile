@@ -3,8 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 AS_ROOT := $(filter 0,$(shell id -u))
-C_SOURCES := $(wildcard pyhv/hv/*/*.[ch] pyhv/hv/*/*.py pyhv/hv/sim/silicon/*.[ch] pyhv/net/*.[ch] pyhv/linux/init/*.[ch])
-BUILDERS := $(wildcard pyhv/hv/*/build_*.py pyhv/net/build_*.py pyhv/linux/build_*.py)
+C_SOURCES := $(wildcard pyhv/hv/*/*.[ch] pyhv/hv/*/*.py pyhv/hv/sim/silicon/*.[ch] pyhv/net/*.[ch] pyhv/fs/*.[ch] pyhv/linux/init/*.[ch])
+BUILDERS := $(wildcard pyhv/hv/*/build_*.py pyhv/net/build_*.py pyhv/fs/build_*.py pyhv/linux/build_*.py)
 RIG := $(BIN)/python scripts/rig.py --timeout 1500
 
 help:

@@ -11,6 +11,7 @@ BUILDERS = [
     "pyhv/hv/kvm/build_kvm.py",
     "pyhv/hv/sim/build_silicon.py",
     "pyhv/net/build_slirp.py",
+    "pyhv/fs/build_calls.py",
 ]
 INIT = "pyhv/linux/build_init.py"
 INIT_TARGET = "pyhv/linux/init.elf"
