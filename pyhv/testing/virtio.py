@@ -232,6 +232,11 @@ class DriverQueue:
         """An indirect table in the ring's format."""
         raise NotImplementedError
 
+    @property
+    def room(self) -> int:
+        """How many descriptors are free."""
+        return self.size - sum(buffer.slots for buffer in self.outstanding.values())
+
     def add(
         self, readable: Sequence[bytes] = (), writable: Sequence[int] = (), *, indirect: bool = False
     ) -> Buffer:
@@ -316,6 +321,10 @@ class SplitDriver(DriverQueue):
         self._chains[indices[0]] = indices
         self.offer(indices[0])
         return indices[0]
+
+    def raw_table(self, descriptors: Sequence[tuple[int, int, int, int]]) -> bytes:
+        """An indirect table of (address, length, flags, next), whatever they are."""
+        return b"".join(pack("<QIHH", *descriptor) for descriptor in descriptors)
 
     def table(self, elements: list[tuple[int, int, int]]) -> bytes:
         last = len(elements) - 1

@@ -101,8 +101,8 @@ class SplitRing(RingBase):
             seen = self.avail[1]
             if seen == self.next:
                 return False
-        if (seen - self.used) & 0xFFFF > self.size:
-            self.queue.lie(f"available index {seen} when {self.used} chains of {self.size} were returned")
+        if ((seen - self.next) & 0xFFFF) + ((self.next - self.used) & 0xFFFF) > self.size:
+            self.queue.lie(f"available index {seen} after {self.next}, used index {self.used}, size {self.size}")
             return False
         self.seen = seen
         return True

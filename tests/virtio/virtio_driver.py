@@ -17,6 +17,7 @@ __all__ = [
     "Buffer",
     "DirectLink",
     "DirectTransport",
+    "Holder",
     "MmioLink",
     "PackedDriver",
     "SplitDriver",
@@ -24,6 +25,7 @@ __all__ = [
     "VirtioDriver",
     "device_bench",
     "mmio_bench",
+    "raw_chain",
 ]
 
 
@@ -38,3 +40,29 @@ class Upper(VirtioDevice):
             data = chain.read()
             chain.write(data.upper())
             queue.push(chain, len(data))
+
+
+class Holder(VirtioDevice):
+    """Keeps every chain in `held` until a test completes it."""
+
+    device_id = 42
+    queue_sizes = (8,)
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.held = []
+        self.resets = 0
+
+    def handle(self, queue):
+        self.held += queue.chains()
+
+    def deactivate(self):
+        self.resets += 1
+        self.held.clear()
+
+
+def raw_chain(queue, *descriptors, head=0):
+    """Write descriptors as they are, from the table's entry `head` on, and offer that entry (split ring)."""
+    for i, descriptor in enumerate(descriptors):
+        queue.write_descriptor(head + i, *descriptor)
+    queue.offer(head)
