@@ -405,13 +405,20 @@ class PackedDriver(DriverQueue):
         return bool(flags != ids.EVENTS_DISABLE)
 
     def take_used(self) -> tuple[int, int] | None:
+        used = self.raw_used(0)
+        if used is not None:
+            self.seen += self.outstanding[used[0]].slots
+            if self.driver.has(ids.EVENT_IDX):
+                self.interrupt_at(0)
+        return used
+
+    def raw_used(self, slots: int) -> tuple[int, int] | None:
+        """The next used (id, written), if there is one; the one after it is expected `slots` descriptors further."""
         _, written, ident, flags = unpack("<QIHH", self.memory.read(self.descriptors + 16 * (self.seen % self.size), 16))
         mask = ids.DESC_AVAIL | ids.DESC_USED
         if flags & mask != (0 if self.seen // self.size & 1 else mask):
             return None
-        self.seen += self.outstanding[ident].slots
-        if self.driver.has(ids.EVENT_IDX):
-            self.interrupt_at(0)
+        self.seen += slots
         return ident, written if flags & ids.DESC_WRITE else 0
 
     def interrupt_at(self, ahead: int) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "device_bench",
     "mmio_bench",
     "raw_chain",
+    "raw_list",
 ]
 
 
@@ -66,3 +67,11 @@ def raw_chain(queue, *descriptors, head=0):
     for i, descriptor in enumerate(descriptors):
         queue.write_descriptor(head + i, *descriptor)
     queue.offer(head)
+
+
+def raw_list(queue, *descriptors, ident=0):
+    """Write descriptors (address, length, flags) as they are and make them available (packed ring)."""
+    for i, (address, length, flags) in reversed(list(enumerate(descriptors))):
+        position = queue.next + i
+        queue.write_descriptor(position, address, length, ident, flags | queue.flags_of(position))
+    queue.next += len(descriptors)
