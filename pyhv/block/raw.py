@@ -50,7 +50,7 @@ class RawImage(Image):
         self._changed = True
         if len(views) > MAX_VIEWS or os.pwritev(self._fd, views, offset) != length:
             self._file.pwritev(views, offset, length)
-        if offset + length > self._end:
+        if length and offset + length > self._end:
             self._end = offset + length
 
     def flush(self) -> None:
