@@ -46,16 +46,33 @@ static void on_wake(struct frame *frame)
     apic_eoi();
 }
 
-void apic_sleep(uint32_t counts)
+static void timer_start(uint32_t counts)
 {
     awake = 0;
     isr_set(SLEEP_VECTOR, on_wake);
     apic_write(APIC_TIMER_DIVIDE, DIVIDE_BY_1);
     apic_write(APIC_LVT_TIMER, SLEEP_VECTOR);
     apic_write(APIC_TIMER_INITIAL, counts);
+}
+
+void apic_sleep(uint32_t counts)
+{
+    timer_start(counts);
     while (!awake)
         irq_wait();
     apic_write(APIC_LVT_TIMER, LVT_MASKED);
+}
+
+int apic_wait(const volatile unsigned *count, unsigned wanted, unsigned milliseconds)
+{
+    while (*count < wanted && milliseconds--) {
+        timer_start(APIC_MILLISECOND);
+        while (!awake && *count < wanted)
+            irq_wait();
+        apic_write(APIC_LVT_TIMER, LVT_MASKED);
+        apic_write(APIC_TIMER_INITIAL, 0);
+    }
+    return *count >= wanted;
 }
 
 uint32_t ioapic_read(unsigned reg)

@@ -59,7 +59,11 @@ void apic_enable(void);
 void apic_send(unsigned destination, uint32_t command);
 
 /* Sleeps, by HLT, for so many APIC timer counts: nanoseconds on QEMU and KVM, whose APIC bus has 1 GHz. */
+enum { APIC_MILLISECOND = 1000000 };
 void apic_sleep(uint32_t counts);
+
+/* Sleeps, by HLT, until interrupts have counted up to `wanted`; 0 when that took too long. Interrupts are off around it. */
+int apic_wait(const volatile unsigned *count, unsigned wanted, unsigned milliseconds);
 
 uint32_t ioapic_read(unsigned reg);
 void ioapic_write(unsigned reg, uint32_t v);

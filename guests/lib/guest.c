@@ -121,6 +121,8 @@ void guest_exit(int status)
         __asm__ volatile("cli; hlt");
 }
 
+void (*on_fail)(void);
+
 void fail(const char *format, ...)
 {
     va_list args;
@@ -130,6 +132,8 @@ void fail(const char *format, ...)
     print_args(format, args);
     va_end(args);
     print("\n");
+    if (on_fail)
+        on_fail();
     guest_exit(1);
 }
 

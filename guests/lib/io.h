@@ -28,7 +28,11 @@ static inline uint32_t inl(uint16_t port)
 }
 
 /* A device register: exactly one access of exactly this width. */
+static inline uint8_t mmio_read8(uintptr_t address) { return *(volatile uint8_t *)address; }
+static inline uint16_t mmio_read16(uintptr_t address) { return *(volatile uint16_t *)address; }
 static inline uint32_t mmio_read32(uintptr_t address) { return *(volatile uint32_t *)address; }
+static inline void mmio_write8(uintptr_t address, uint8_t v) { *(volatile uint8_t *)address = v; }
+static inline void mmio_write16(uintptr_t address, uint16_t v) { *(volatile uint16_t *)address = v; }
 static inline void mmio_write32(uintptr_t address, uint32_t v) { *(volatile uint32_t *)address = v; }
 
 static inline uint64_t rdmsr(uint32_t msr)

@@ -1,4 +1,4 @@
-/* ACPI 6.4, 5.2.5 (RSDP) and 5.2.12 (MADT); Intel MultiProcessor Specification 1.4, chapter 4. */
+/* ACPI 6.4, 5.2.5 (RSDP) and 5.2.12 (MADT), with the MCFG; Intel MultiProcessor Specification 1.4, chapter 4. */
 #include "platform.h"
 
 #include <stddef.h>
@@ -36,6 +36,14 @@ struct __attribute__((packed)) madt {
     struct table header;
     uint32_t apic_address, flags;
     uint8_t entries[];
+};
+
+/* PCI Firmware Specification 3.0, 4.1.2: the first of the allocations */
+struct __attribute__((packed)) mcfg {
+    struct table header;
+    uint64_t reserved, base;
+    uint16_t segment;
+    uint8_t first_bus, last_bus;
 };
 
 struct __attribute__((packed)) mp_pointer {
@@ -216,4 +224,11 @@ unsigned platform_irq_pin(unsigned irq)
         if (entry[3] == irq)
             return *(const uint32_t *)(entry + 4);
     return irq;
+}
+
+uintptr_t platform_ecam(void)
+{
+    const struct mcfg *mcfg = (const struct mcfg *)acpi_table(SIGNATURE('M', 'C', 'F', 'G'));
+
+    return mcfg && mcfg->header.length >= sizeof *mcfg && !mcfg->first_bus ? (uintptr_t)mcfg->base : 0;
 }
