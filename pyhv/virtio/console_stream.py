@@ -58,6 +58,11 @@ class PortStream:
         if source >= 0:
             port.on_room = self._read_on
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of output that the sink has not taken yet; once it has, the port is resumed."""
+        return len(self._backlog)
+
     def start(self, events: HostEvents) -> None:
         """Watch the source."""
         self._events = events

@@ -248,9 +248,16 @@ static int is_open(const struct stream *stream)
     return stream->from >= 0 || stream->start < stream->end;
 }
 
-/* What the host says: "size ROWS COLUMNS" of the terminal, "eof BYTES" once it has sent all of the input. */
+/*
+ * What the host says: "size ROWS COLUMNS" of the terminal, "eof BYTES" once it has sent all of the input, and "closed output"
+ * or "closed errors" when nobody reads that any more.
+ */
 static void obey(const char *line)
 {
+    if (text_equal(line, "closed output"))
+        drop(&output);
+    if (text_equal(line, "closed errors"))
+        drop(&errors);
     unsigned long numbers[2] = {0, 0};
     const char *word = text_after(line, "size ");
     const char *digit = word ? word : text_after(line, "eof ");

@@ -4,7 +4,7 @@
 #include <linux/poll.h>
 #include <linux/reboot.h>
 
-static int control = -1;
+static int control = -1, has_acpi;
 
 __asm__(".globl _start\n"
         "_start:\n"
@@ -40,9 +40,8 @@ void control_send(const char *line)
 /* Off by ACPI; a kernel without it can at least reset, which ends the machine as well. */
 __attribute__((noreturn)) void power_off(void)
 {
-    int acpi = sys_access("/sys/firmware/acpi", 0) >= 0;
     sys_sync();
-    sys_reboot(acpi ? LINUX_REBOOT_CMD_POWER_OFF : LINUX_REBOOT_CMD_RESTART);
+    sys_reboot(has_acpi ? LINUX_REBOOT_CMD_POWER_OFF : LINUX_REBOOT_CMD_RESTART);
     sys_reboot(LINUX_REBOOT_CMD_RESTART);
     for (;;)
         sys_sleep_ms(1000);
@@ -121,6 +120,7 @@ __attribute__((noreturn, used)) void init(void)
     static struct job job;
     job_read(&job);
     mount_kernel_file_systems();
+    has_acpi = sys_access("/sys/firmware/acpi", 0) >= 0;
     modules_load(&job);
     control_open(&job);
     root_enter(&job);

@@ -23,7 +23,7 @@ static void mount_or_fail(const char *what, const char *where, const char *kind,
     long error = sys_mount(what, where, kind, flags, options);
     if (error == -ENODEV)
         fail_missing(kind);
-    if (error < 0)
+    if (error < 0 && error != -EBUSY) /* it is mounted there already */
         fail("cannot mount on", where, error);
 }
 

@@ -1,0 +1,67 @@
+"""Why there is no status of a command: one line, from the report of the guest's init, its console, and the machine's end."""
+
+from __future__ import annotations
+
+import os
+
+from pyhv._types import TYPE_CHECKING
+from pyhv.linux.needs import config_of
+from pyhv.result import Outcome
+
+if TYPE_CHECKING:
+    from pyhv.linux.command import Command
+    from pyhv.linux.console import Report
+    from pyhv.result import Result
+
+INIT = "pyhv-init: "
+"""What begins a line of the guest's init on the console."""
+ENDED = (Outcome.POWER_OFF, Outcome.RESET, Outcome.PASSED, Outcome.FAILED)
+
+
+def explain(command: Command, machine: Result) -> str:
+    """One line, empty where the command ended with a status or by a signal, and the machine in order."""
+    from pyhv.linux.console import parse_report
+
+    report = command.console.report
+    if report is None:
+        said = [line.partition(INIT)[2] for line in machine.console.splitlines() if INIT in line]
+        report = parse_report(said[-1].strip()) if said else None
+    failure = "" if report is None else _failure(command, report)
+    if failure and (machine.outcome in ENDED or machine.outcome is Outcome.TIMEOUT):
+        return failure
+    if machine.outcome in (Outcome.POWER_OFF, Outcome.RESET):
+        if report is not None:
+            return ""
+        how = "powered off" if machine.outcome is Outcome.POWER_OFF else "reset"
+        return f"the guest {how} without a word about the command {_stage(command)}"
+    if machine.outcome is Outcome.TIMEOUT:
+        return f"timeout: {machine.detail}, {_stage(command)}"
+    if machine.outcome in (Outcome.PASSED, Outcome.FAILED):
+        return f"the guest ended by {machine.detail}, without a word about the command {_stage(command)}"
+    what = {Outcome.PANIC: "the kernel panicked", Outcome.TRIPLE_FAULT: "triple fault"}.get(machine.outcome)
+    detail = f"{what}: {machine.detail}" if what else machine.detail or machine.outcome.value
+    return f"{detail} ({_stage(command)})"
+
+
+def _stage(command: Command) -> str:
+    if command.console.report is not None:
+        return "after it had ended"
+    return "while it ran" if command.console.started else "before it was started"
+
+
+def _failure(command: Command, report: Report) -> str:
+    """What the guest's init could not do."""
+    if report.missing:
+        option = config_of("virtiofs" if report.missing == "virtiofs" else report.missing)
+        needs = f" ({option})" if option else ""
+        return f"the kernel {command.release} has no {report.missing}{needs}: {_modules(command)}"
+    text, _, number = report.error.rpartition(": errno ")
+    if text and number.isdigit():
+        return f"the guest's init: {text}: {os.strerror(int(number))}"
+    return f"the guest's init: {report.error}" if report.error else ""
+
+
+def _modules(command: Command) -> str:
+    if command.tree is not None:
+        return f"the modules in {command.tree.path} were loaded; --modules names another folder"
+    return f"its modules are neither built in nor in {', '.join(command.looked)}; --modules names their folder"
