@@ -62,25 +62,35 @@ class Chain:
         Raises VirtioError for more than 64 MiB: one element may be in a chain many times. Say a `size`, or take views.
         """
         readable = self.readable
-        if size is None and self.readable_size - offset > READ_LIMIT:
-            raise VirtioError(f"{self.readable_size} bytes to read at once")
-        if len(readable) == 1 and offset == 0:
+        if size is None:
+            size = max(self.readable_size - offset, 0)
+            if size > READ_LIMIT:
+                raise VirtioError(f"{size} bytes to read at once")
+        if readable:
             address, length = readable[0]
-            return self.memory.read(address, length if size is None or size > length else size)
+            if offset + size <= length:
+                return self.memory.read(address + offset, size)
         return b"".join(self.readable_views(offset, size))
 
     def write(self, data: bytes | bytearray | memoryview, offset: int = 0) -> None:
         """Store into the writable part. Raises VirtioError when the data does not fit."""
-        size = len(data)
-        if offset + size > self.writable_size:
-            raise VirtioError(f"{offset + size} bytes do not fit a buffer of {self.writable_size}")
         writable = self.writable
-        if writable and offset + size <= writable[0][1]:
-            self.memory.write(writable[0][0] + offset, data)
-            return
+        end = offset + len(data)
+        if end > self.writable_size:
+            raise VirtioError(f"{end} bytes do not fit a buffer of {self.writable_size}")
+        if writable:
+            address, length = writable[0]
+            if end <= length:
+                self.memory.write(address + offset, data)
+                return
+            address, length = writable[-1]
+            start = self.writable_size - length
+            if offset >= start:
+                self.memory.write(address + offset - start, data)
+                return
         data = memoryview(data)
         position = 0
-        for view in self.writable_views(offset, size):
+        for view in self.writable_views(offset, len(data)):
             end = position + len(view)
             view[:] = data[position:end]
             position = end

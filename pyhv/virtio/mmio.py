@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
+from pyhv.log import event
 from pyhv.virtio import ids
 from pyhv.virtio.transport import Transport
 
@@ -180,10 +181,14 @@ class MmioTransport(Transport):
         self._line.set(True)
 
     def opened(self, queue: VirtQueue) -> None:
-        if self._doorbells[queue.index] is None:
+        if self._doorbells[queue.index] is not None:
+            return
+        try:
             self._doorbells[queue.index] = self.platform.doorbell(
                 self.address + QUEUE_NOTIFY, 4, lambda: self.notify(queue.index), datamatch=queue.index
             )
+        except OSError as error:  # no descriptor is left: then each notification is an exit
+            event("virtio_no_doorbell", device=self.device.label, queue=queue.index, error=str(error))
 
     def stopped(self) -> None:
         self._features_select = self._driver_select = self._queue_select = 0

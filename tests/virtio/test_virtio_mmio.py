@@ -273,3 +273,17 @@ def test_doorbells():
     device.close()
     assert all(bell.closed for bell in first)
     device.close()
+
+
+def test_no_descriptor_is_left_for_a_doorbell():
+    bench = DeviceBench()
+
+    def doorbell(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    bench.platform.doorbell = doorbell
+    device = Upper(transport="mmio")
+    device.attach(bench.platform)
+    driver = VirtioDriver(bench, device, MmioLink(bench))
+    driver.start()
+    assert driver.queues[0].request([b"x"], [1]) == b"X"

@@ -340,10 +340,12 @@ def test_observers_hear_of_every_write(packed):
         assert queue.used() == buffers
 
 
-def test_parts_of_a_chain():
+@pytest.mark.parametrize("texts", [[b"ab", b"cdef", b"g"], [b"abcdefg"]])
+@pytest.mark.parametrize("spaces", [[2, 3, 4], [8, 1], [9]])
+def test_parts_of_a_chain(texts, spaces):
     device = Holder()
     driver = device_bench(device)
-    buffer = driver.queues[0].add([b"ab", b"cdef", b"g"], [2, 3, 4])
+    buffer = driver.queues[0].add(texts, spaces)
     driver.queues[0].kick()
     chain = device.held[0]
     assert (chain.readable_size, chain.writable_size) == (7, 9)
@@ -359,4 +361,18 @@ def test_parts_of_a_chain():
             assert buffer.space == bytes(offset) + b"XYZXYZXYZ"[:size] + bytes(9 - offset - size)
     with pytest.raises(VirtioError, match="do not fit"):
         chain.write(b"xx", 8)
-    assert [len(view) for view in chain.writable_views(1, 5)] == [1, 3, 1]
+    assert sum(len(view) for view in chain.writable_views(1, 5)) == 5
+
+
+def test_too_much_to_read_at_once():
+    """The same megabyte a hundred times."""
+    device = Holder()
+    driver = device_bench(device, packed=True)
+    device.queues[0].ring.longest = 100
+    address = driver.place(driver.queues[0].table([(0, 1 << 20, 0)] * 100), 16)
+    driver.queues[0].expose([(address, 1600, ids.DESC_INDIRECT)])
+    driver.queues[0].kick()
+    chain = device.held[0]
+    assert chain.readable_size == 100 << 20 and len(chain.read(size=5000)) == 5000
+    with pytest.raises(VirtioError, match="104857600 bytes to read at once"):
+        chain.read()
