@@ -1,0 +1,611 @@
+"""The socket device: connections both ways, credit, ends, resets; hosts that stall and guests that lie."""
+
+import os
+import socket
+import struct
+
+import pytest
+from virtio_driver import mmio_bench
+from vsock_driver import VsockDriver
+
+from pyhv.errors import ConfigError
+from pyhv.peripherals.vsock import Vsock
+from pyhv.virtio import vsock as vv
+from pyhv.virtio import vsock_packet as vp
+from pyhv.virtio.vsock import VirtioVsock
+from pyhv.virtio.vsock_connection import BUF_ALLOC
+
+SECOND = 1_000_000_000
+REQUEST, RESPONSE, RST, SHUTDOWN = vp.OP_REQUEST, vp.OP_RESPONSE, vp.OP_RST, vp.OP_SHUTDOWN
+RW, UPDATE, ASK = vp.OP_RW, vp.OP_CREDIT_UPDATE, vp.OP_CREDIT_REQUEST
+
+
+@pytest.fixture
+def guest(tmp_path):
+    driver = VsockDriver(tmp_path / "v")
+    yield driver
+    driver.device.close()
+
+
+@pytest.fixture
+def listener(guest):
+    with guest.listen(52) as listener:
+        yield listener
+
+
+@pytest.fixture
+def host(guest, listener):
+    """The host's end of a connection from the guest's port 1000 to 52."""
+    with guest.connect(listener, 52, 1000) as sock:
+        sock.setblocking(False)
+        yield sock
+
+
+def received(packets):
+    return b"".join(packet.data for packet in packets if packet.op == RW)
+
+
+# Connections
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_guest_to_host(tmp_path, packed):
+    guest = VsockDriver(tmp_path / "v", join=mmio_bench, start={"packed": packed})
+    assert guest.driver.link.read_config(0, 8) == struct.pack("<Q", 3)
+    with guest.listen(52) as listener:
+        sock = guest.connect(listener, 52, 1000)
+        guest.send(RW, 52, 1000, b"from the guest")
+        assert sock.recv(100) == b"from the guest"
+        sock.send(b"from the host")
+        [packet] = guest.packets()
+        assert (packet.op, packet.data, packet.source_port, packet.target_port) == (RW, b"from the host", 52, 1000)
+        assert packet.fwd_cnt == len(b"from the guest") and packet.buf_alloc == BUF_ALLOC
+        sock.close()
+    guest.device.close()
+    assert guest.driver.transport.violations == 0
+
+
+def test_host_to_guest(guest):
+    sock, port = guest.call(1234)
+    assert port >= 1 << 30
+    sock.send(b"question")
+    assert received(guest.packets()) == b"question"
+    guest.send(RW, port, 1234, b"answer")
+    assert sock.recv(100) == b"answer"
+    second, other = guest.call(1234)
+    assert other != port
+    sock.close()
+    second.close()
+
+
+def test_what_a_host_program_sends_with_its_request_is_data(guest):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(guest.path)
+    for piece in (b"CON", b"NECT 7", b"7\nand the first", b" data"):
+        sock.send(piece)
+        guest.turns()
+    [request] = guest.packets()
+    assert request.target_port == 77
+    guest.send(RESPONSE, request.source_port, 77)
+    assert received(guest.packets()) == b"and the first data"
+    sock.close()
+
+
+@pytest.mark.parametrize(
+    "line", [b"\n", b"CONNECT\n", b"CONNECT x\n", b"CONNECT -1\n", b"CONNECT 4294967296\n", b"GET / HTTP/1.1\r\n", b"x" * 40]
+)
+def test_host_programs_that_ask_for_nothing_are_hung_up_on(guest, line):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(guest.path)
+    sock.send(line)
+    assert guest.packets() == []
+    try:
+        assert sock.recv(10) == b""
+    except ConnectionResetError:  # with bytes that nobody read
+        assert len(line) > 19
+    sock.close()
+
+
+def test_a_guest_that_does_not_listen_resets_the_host_program(guest):
+    sock, [request] = guest.call(9, answer=False)
+    guest.send(RST, request.source_port, 9)
+    guest.turns()
+    assert sock.recv(10) == b"" and guest.device.connections == 0
+    sock.close()
+
+
+def test_where_nobody_listens_on_the_host_the_guest_is_reset(guest):
+    guest.send(REQUEST, 53, 1000)
+    [packet] = guest.packets()
+    assert (packet.op, packet.source_port, packet.target_port) == (RST, 53, 1000)
+
+
+def test_a_host_program_that_gives_up_resets_the_guest(guest):
+    sock, [request] = guest.call(9, answer=False)
+    sock.close()
+    guest.send(RESPONSE, request.source_port, 9)
+    assert guest.ops() == [RST] and guest.device.connections == 0
+
+
+def test_a_guest_that_never_answers_is_given_up(guest):
+    sock, _ = guest.call(9, answer=False)
+    guest.driver.bench.clock.advance(vv.ANSWER_NS)
+    assert guest.ops() == [RST] and guest.device.connections == 0
+    assert sock.recv(10) == b""
+    sock.close()
+
+
+def test_a_host_program_that_never_asks_is_hung_up_on(guest):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(guest.path)
+    sock.send(b"CONN")
+    guest.turns()
+    guest.driver.bench.clock.advance(10 * SECOND)
+    assert sock.recv(10) == b""
+    sock.close()
+
+
+def test_many_host_programs_that_say_nothing_do_not_fill_the_device(guest):
+    stalled = []
+    for _ in range(100):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(guest.path)
+        guest.turns()
+        stalled.append(sock)
+    assert len(guest.driver.bench.events.readers) == 64
+    guest.driver.bench.clock.advance(10 * SECOND)
+    guest.turns()
+    assert len(guest.driver.bench.events.readers) == 100 - 64 + 1
+    for sock in stalled:
+        sock.close()
+    guest.turns()
+    sock, _ = guest.call(5)
+    sock.close()
+
+
+def test_without_a_driver_host_programs_are_hung_up_on(tmp_path):
+    guest = VsockDriver(tmp_path / "v")
+    guest.driver.link.set_status(0)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(guest.path)
+        guest.turns()
+        assert sock.recv(10) == b""
+    guest.device.close()
+
+
+def test_connections_are_limited(tmp_path):
+    guest = VsockDriver(tmp_path / "v", max_connections=3)
+    with guest.listen(52) as listener:
+        ends = [guest.connect(listener, 52, 1000 + n) for n in range(3)]
+        guest.send(REQUEST, 52, 2000)
+        assert guest.ops() == [RST]
+        sock, requests = guest.call(5, answer=False)
+        assert requests == [] and sock.recv(10) == b""
+        guest.send(RST, 52, 1000)
+        ends.append(guest.connect(listener, 52, 2000))
+        for end in (*ends, sock):
+            end.close()
+    guest.device.close()
+
+
+def test_many_connections_at_once(guest, listener):
+    ends = {peer: guest.connect(listener, 52, peer) for peer in range(100, 200)}
+    for peer, sock in ends.items():
+        sock.send(b"to %d" % peer)
+        guest.send(RW, 52, peer, b"from %d" % peer)
+    answers = {packet.target_port: packet.data for packet in guest.packets()}
+    assert answers == {peer: b"to %d" % peer for peer in ends}
+    assert all(sock.recv(100) == b"from %d" % peer for peer, sock in ends.items())
+    for sock in ends.values():
+        sock.close()
+
+
+# Credit
+
+
+def test_the_guests_credit_is_kept_to(guest, listener):
+    guest.send(REQUEST, 52, 1000, alloc=5000)
+    guest.packets()
+    sock = listener.accept()[0]
+    data = os.urandom(12000)
+    sock.send(data)
+    packets = guest.packets()
+    assert received(packets) == data[:5000] and packets[-1].op == ASK
+    assert guest.packets() == []
+    guest.send(UPDATE, 52, 1000, alloc=5000, fwd=3000)
+    assert received(guest.packets()) == data[5000:8000]
+    guest.send(UPDATE, 52, 1000, alloc=9000, fwd=8000)
+    assert received(guest.packets()) == data[8000:]
+    sock.close()
+
+
+@pytest.mark.parametrize(("alloc", "fwd"), [(0, 0), (100, 101), (100, 0x8000_0000), (100, 0xFFFF_FF00)])
+def test_credit_that_makes_no_sense_is_none(guest, listener, alloc, fwd):
+    guest.send(REQUEST, 52, 1000, alloc=alloc, fwd=fwd)
+    guest.packets()
+    sock = listener.accept()[0]
+    sock.send(b"data")
+    assert received(guest.packets()) == b""
+    guest.send(UPDATE, 52, 1000, alloc=100, fwd=0)
+    assert received(guest.packets()) == b"data"
+    sock.close()
+
+
+def test_counters_wrap(guest, host):
+    [connection] = guest.device._table.values()
+    connection._tx_cnt = connection._fwd_cnt = connection._told_fwd_cnt = 0xFFFF_FFF0
+    guest.send(UPDATE, 52, 1000, alloc=64, fwd=0xFFFF_FFF0)
+    host.send(bytes(100))
+    assert len(received(guest.packets())) == 64
+    guest.send(RW, 52, 1000, bytes(100), alloc=64, fwd=0x30)
+    assert host.recv(1000) == bytes(100)
+    [packet] = guest.packets()
+    assert (packet.op, len(packet.data), packet.fwd_cnt) == (RW, 36, 0x54)
+
+
+def test_the_guest_learns_that_there_is_room_again(guest, host):
+    data = os.urandom(BUF_ALLOC)
+    for at in range(0, len(data), 1 << 15):
+        guest.send(RW, 52, 1000, data[at : at + (1 << 15)])
+    got = bytearray()
+    while len(got) < len(data):
+        got += host.recv(1 << 20)
+        guest.turns()
+    assert got == data
+    updates = [packet for packet in guest.packets() if packet.op == UPDATE]
+    assert updates and updates[-1].fwd_cnt >= BUF_ALLOC // 2
+
+
+def test_a_credit_request_is_answered(guest, host):
+    guest.send(RW, 52, 1000, b"12345")
+    guest.send(ASK, 52, 1000)
+    [packet] = guest.packets()
+    assert (packet.op, packet.fwd_cnt, packet.buf_alloc) == (UPDATE, 5, BUF_ALLOC)
+
+
+def test_a_guest_that_sends_more_than_its_credit_is_reset(guest, host):
+    sent = 0
+    while RST not in guest.ops():
+        assert sent <= BUF_ALLOC + (1 << 20)
+        guest.send(RW, 52, 1000, bytes(1 << 15))
+        sent += 1 << 15
+    assert guest.device.connections == 0
+
+
+def test_a_stalled_host_holds_up_nobody_else(guest, listener, host):
+    [connection] = guest.device._table.values()
+    while len(connection._backlog) + (1 << 15) <= BUF_ALLOC:
+        guest.send(RW, 52, 1000, bytes(1 << 15))
+    other = guest.connect(listener, 52, 1001)
+    guest.send(RW, 52, 1001, b"through")
+    assert other.recv(100) == b"through"
+    other.close()
+
+
+# Ends
+
+
+def test_the_guest_closes_when_the_host_has_everything(guest, host):
+    guest.send(RW, 52, 1000, b"the last")
+    guest.send(SHUTDOWN, 52, 1000, flags=3)
+    assert guest.ops() == [RST] and guest.device.connections == 0
+    assert host.recv(100) == b"the last" and host.recv(100) == b""
+
+
+def test_a_slow_host_gets_all_before_the_end(guest, host):
+    [connection] = guest.device._table.values()
+    data = bytearray()
+    while not connection._backlog:
+        guest.send(RW, 52, 1000, piece := os.urandom(1 << 15))
+        data += piece
+    guest.send(SHUTDOWN, 52, 1000, flags=3)
+    assert RST not in guest.ops()
+    got = bytearray()
+    while piece := host.recv(1 << 16):
+        got += piece
+        guest.turns()
+    assert got == data and guest.ops()[-1] == RST
+
+
+def test_a_guest_that_resets_at_its_end_loses_nothing_that_it_sent(guest, host):
+    [connection] = guest.device._table.values()
+    data = bytearray()
+    while not connection._backlog:
+        guest.send(RW, 52, 1000, piece := os.urandom(1 << 15))
+        data += piece
+    guest.packets()
+    guest.send(RST, 52, 1000)
+    assert guest.device.connections == 1 and guest.ops() == []
+    got = bytearray()
+    while piece := host.recv(1 << 16):
+        got += piece
+        guest.turns()
+    assert got == data and guest.device.connections == 0
+
+
+def test_half_closed_by_the_guest(guest, host):
+    guest.send(SHUTDOWN, 52, 1000, flags=vp.SHUTDOWN_SEND)
+    guest.turns()
+    assert host.recv(10) == b""
+    host.send(b"still here")
+    assert received(guest.packets()) == b"still here"
+    guest.send(RW, 52, 1000, b"after the end")
+    assert guest.ops() == [RST]
+
+
+def test_the_guest_stops_receiving(guest, host):
+    guest.send(SHUTDOWN, 52, 1000, flags=vp.SHUTDOWN_RECEIVE)
+    with pytest.raises(BrokenPipeError):
+        host.send(b"for nobody")
+    assert guest.packets() == []
+    guest.send(RW, 52, 1000, b"still here")
+    assert host.recv(100) == b"still here"
+    guest.send(SHUTDOWN, 52, 1000, flags=vp.SHUTDOWN_SEND)  # with the one before: both
+    assert guest.ops() == [RST] and host.recv(10) == b""
+
+
+def test_half_closed_by_the_host(guest, host):
+    host.send(b"the last")
+    host.shutdown(socket.SHUT_WR)
+    packets = guest.packets()
+    assert received(packets) == b"the last"
+    assert [(p.op, p.flags) for p in packets[1:]] == [(SHUTDOWN, vp.SHUTDOWN_SEND)]
+    guest.send(RW, 52, 1000, b"answer")
+    assert host.recv(10) == b"answer"
+    assert not guest.driver.bench.events.readers.get(-1) and guest.driver.bench.clock.next_deadline() is None
+
+
+def test_the_host_closes_and_the_guest_answers(guest, host):
+    host.send(b"the last")
+    host.close()
+    packets = guest.packets()
+    assert received(packets) == b"the last"
+    assert [(p.op, p.flags) for p in packets[1:]] == [(SHUTDOWN, vp.SHUTDOWN_BOTH)]
+    guest.send(RST, 52, 1000)
+    assert guest.device.connections == 0 and guest.packets() == []
+    guest.driver.bench.clock.advance(vv.ANSWER_NS)
+    assert guest.packets() == []
+
+
+def test_the_host_closes_and_the_guest_does_not_answer(guest, host):
+    host.close()
+    assert guest.ops() == [SHUTDOWN]
+    guest.driver.bench.clock.advance(vv.ANSWER_NS)
+    assert guest.ops() == [RST] and guest.device.connections == 0
+
+
+def test_data_for_a_host_that_has_gone_is_told_and_dropped(guest, host):
+    host.send(b"unread by the guest")
+    guest.turns()
+    guest.heard.clear()
+    host.close()
+    guest.send(RW, 52, 1000, b"too late")
+    packets = guest.packets()
+    assert received(packets) == b"unread by the guest"
+    assert [p.flags for p in packets if p.op == SHUTDOWN][-1] == vp.SHUTDOWN_BOTH
+    assert packets[-1].fwd_cnt == len(b"too late")
+
+
+# Drivers that break the rules
+
+
+@pytest.mark.parametrize("op", [RESPONSE, SHUTDOWN, RW, UPDATE, ASK, 0, 8, 0xFFFF])
+def test_packets_for_no_connection_are_reset(guest, op):
+    guest.send(op, 52, 1000)
+    [packet] = guest.packets()
+    assert (packet.op, packet.source_port, packet.target_port) == (RST, 52, 1000)
+
+
+def test_a_reset_is_never_answered(guest):
+    guest.send(RST, 52, 1000)
+    guest.send(RST, 52, 1000, kind=77)
+    guest.send(RST, 52, 1000, to=7)
+    assert guest.packets() == []
+
+
+@pytest.mark.parametrize("op", [REQUEST, RESPONSE, 0, 8])
+def test_what_an_open_connection_does_not_know_resets_it(guest, host, op):
+    guest.send(op, 52, 1000)
+    assert guest.ops() == [RST] and guest.device.connections == 0
+    assert host.recv(10) == b""
+
+
+def test_a_packet_longer_than_its_buffer_resets_its_connection(guest, host):
+    guest.send(RW, 52, 1000, b"short", size=6)
+    assert guest.ops() == [RST] and guest.device.connections == 0
+
+
+def test_a_buffer_longer_than_its_packet_is_cut(guest, host):
+    guest.send(RW, 52, 1000, b"data and more", size=4)
+    assert host.recv(100) == b"data"
+
+
+def test_a_packet_of_another_type_resets_its_connection(guest, host):
+    guest.send(RW, 52, 1000, b"x", kind=2)
+    [packet] = guest.packets()
+    assert (packet.op, packet.kind) == (RST, 1)
+
+
+def test_unknown_types_are_reset(guest):
+    guest.send(REQUEST, 52, 1000, kind=3)
+    [packet] = guest.packets()
+    assert (packet.op, packet.kind) == (RST, 3)
+
+
+def test_streams_can_be_left_out(tmp_path):
+    guest = VsockDriver(tmp_path / "v", start={"without": (vv.F_STREAM,)})
+    with guest.listen(52):
+        guest.send(REQUEST, 52, 1000)
+        assert guest.ops() == [RST]
+    guest.device.close()
+
+
+def test_a_driver_without_any_feature_means_streams(tmp_path):
+    guest = VsockDriver(tmp_path / "v", start={"without": (vv.F_STREAM, vv.F_SEQPACKET, vv.F_NO_IMPLIED_STREAM)})
+    with guest.listen(52) as listener:
+        guest.connect(listener, 52, 1000).close()
+    guest.device.close()
+
+
+def test_other_senders_are_dropped_and_other_targets_reset(guest, listener):
+    guest.send(REQUEST, 52, 1000, cid=4)
+    guest.send(REQUEST, 52, 1000, cid=1 << 32 | 3)
+    assert guest.packets() == [] and guest.device.dropped == 2
+    guest.send(REQUEST, 52, 1000, to=9)
+    [packet] = guest.packets()
+    assert (packet.op, packet.source_cid) == (RST, 9)
+
+
+def test_half_a_header_is_dropped(guest):
+    guest.tx.request([bytes(vp.HEADER_SIZE - 1)])
+    guest.tx.request([], [100])
+    assert guest.device.dropped == 2 and guest.device.active
+
+
+def test_a_driver_without_buffers_makes_its_own_packets_wait(tmp_path):
+    guest = VsockDriver(tmp_path / "v", buffers=0)
+    for n in range(vv.MAX_RESETS + 50):
+        if not guest.tx.free:
+            guest.tx.used()
+        guest.send(RW, 1, n, take=False)
+        guest.tx.used()
+    assert len(guest.device._resets) == vv.MAX_RESETS
+    assert len(guest.tx.outstanding) == 50
+    guest.give(100)
+    assert len(guest.packets()) == vv.MAX_RESETS + 50
+    guest.tx.used()
+    assert not guest.tx.outstanding
+    guest.device.close()
+
+
+def test_buffers_too_small_for_a_header_come_back_empty(tmp_path):
+    guest = VsockDriver(tmp_path / "v", buffers=0)
+    guest.give(3, size=vp.HEADER_SIZE - 1)
+    guest.give(1)
+    guest.send(RW, 1, 1)
+    assert guest.ops() == [RST]
+    guest.device.close()
+
+
+def test_data_waits_for_buffers(tmp_path):
+    guest = VsockDriver(tmp_path / "v", buffers=2)
+    with guest.listen(52) as listener:
+        sock = guest.connect(listener, 52, 1000)
+        data = os.urandom(20000)
+        sock.send(data)
+        guest.turns()
+        first = guest.packets(recycle=False)
+        assert len(received(first)) == 2 * 4096
+        guest.give(8)
+        assert received(first) + received(guest.packets()) == data
+        sock.close()
+    guest.device.close()
+
+
+# The device's own life
+
+
+def test_a_reset_closes_all_connections(guest, host):
+    guest.driver.link.set_status(0)
+    assert host.recv(10) == b"" and guest.device.connections == 0
+    guest.driver.start()
+    guest.give(4)
+    sock, _ = guest.call(5)
+    sock.close()
+
+
+def test_a_transport_reset_is_told(guest, host):
+    events = guest.driver.queues[vv.EVENT]
+    guest.device.reset_connections()
+    assert host.recv(10) == b""
+    small, buffer = events.add([], [3]), events.add([], [8])
+    events.kick()
+    events.used()
+    assert small.written == 0 and buffer.data == struct.pack("<I", vp.EVENT_TRANSPORT_RESET)
+    later = events.add([], [8])
+    events.kick()
+    events.used()
+    assert later.written == -1
+    guest.device.reset_connections()
+    events.used()
+    assert later.written == 4
+
+
+def test_the_socket_is_removed_at_the_end(tmp_path):
+    path = tmp_path / "v"
+    guest = VsockDriver(path)
+    assert path.is_socket()
+    guest.device.close()
+    guest.device.close()
+    assert not path.exists() and not guest.driver.bench.events.readers
+
+
+def test_another_socket_in_its_place_stays(tmp_path):
+    path = tmp_path / "v"
+    guest = VsockDriver(path)
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        guest.device.close()
+        assert path.is_socket()
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_refused(tmp_path):
+    path = tmp_path / "v"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+        stale.listen()
+        with pytest.raises(ConfigError, match=r"vsock: path: '.*' cannot be listened at: Address already in use"):
+            VsockDriver(path)
+    guest = VsockDriver(path)
+    guest.device.close()
+    path.write_text("a file")
+    with pytest.raises(ConfigError, match="vsock: path: "):
+        VsockDriver(path)
+    assert path.read_text() == "a file"
+
+
+def test_no_descriptor_left_is_no_busy_loop(guest, monkeypatch):
+    def fail(*_):
+        raise OSError(24, "Too many open files")
+
+    listener = guest.device._listener
+    real = listener._socket
+
+    class Broken:
+        fileno, close = real.fileno, real.close
+        accept = fail
+
+    listener._socket = Broken()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(guest.path)
+        guest.turns()
+        assert not guest.driver.bench.events.readers
+        listener._socket = real
+        guest.driver.bench.clock.advance(SECOND)
+        assert guest.driver.bench.events.readers
+        sock.send(b"CONNECT 5\n")
+        assert guest.ops() == [REQUEST]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"path": ""}, "vsock: path: '' is not a path of 1 to 96 bytes"),
+        ({"path": "x" * 97}, f"vsock: path: '{'x' * 97}' is not a path of 1 to 96 bytes"),
+        ({"path": "v", "cid": 2}, "vsock: cid: '2' is not from 3 to 4294967294"),
+        ({"path": "v", "cid": "3"}, "vsock: cid: '3' is not a number"),
+        ({"path": "v", "max_connections": 0}, "vsock: max_connections: '0' is not from 1 to 65536"),
+    ],
+)
+def test_descriptions_are_checked(fields, message):
+    with pytest.raises(ConfigError) as error:
+        Vsock(**fields)
+    assert str(error.value) == message
+
+
+def test_descriptions_build_the_device():
+    device = Vsock("v", cid=7).build()
+    assert isinstance(device, VirtioVsock) and device.live and device.config() == struct.pack("<Q", 7)
+    with pytest.raises(ConfigError):
+        VirtioVsock(path="v", cid=0xFFFF_FFFF)
