@@ -56,11 +56,12 @@ DEVICES = (
     ),
 )
 TRACED = ("exits", "exceptions", "interrupts", "branches", "instructions")
+TRANSPORTS = ("pci", "mmio")
 MACHINE = (
     Option("--initrd", "initial RAM disk", "FILE"),
     Option("--cmdline", "kernel command line", "TEXT", alias="--append", default=""),
     Option("--module", "a boot module, with its arguments", "'FILE [ARGS]'", many=True, key="modules"),
-    Option("--memory", "RAM, as in 512M (default: 256M)", "SIZE", short="-m", default="256M"),
+    Option("--memory", "RAM, as in 1G (default: 256M, for a COMMAND 512M)", "SIZE", short="-m"),
     Option("--cpus", "virtual CPUs (default: 1)", "N", default=1, convert=integer),
     Option("--format", f"how KERNEL is read: {', '.join(FORMATS)}", "NAME", default="auto", convert=choice(FORMATS)),
     Option("--load-address", "flat images: where they go (default: 0x7c00)", "ADDR", default=0x7C00, convert=integer),
@@ -91,14 +92,22 @@ MACHINE = (
     Option("--quiet", "no verdict line on stderr", short="-q", flag=True),
     VERBOSE,
 )
+LINUX = (
+    Option("--root", "COMMAND's root (default: /); what it writes there is kept in memory", "DIR"),
+    Option("--root-writable", "let COMMAND write to its root", flag=True),
+    Option("--modules", "the kernel's modules, as of /lib/modules/RELEASE", "DIR", key="module_tree"),
+    Option("--transport", "what COMMAND's root and streams are on: pci, mmio", "NAME", convert=choice(TRANSPORTS)),
+)
 KERNEL = Positional("KERNEL", "bzImage, multiboot or PVH ELF, vmlinux, or a flat image")
 RUN = Command(
     "run",
     "Boot a kernel. Its console is stdout, its verdict the exit status: 0 passed, 1 failed, 3 panic or triple fault,\n"
-    "124 timeout, 125 host or usage error. In a terminal, Ctrl-a x ends the machine and Ctrl-a h helps.",
+    "124 timeout, 125 host or usage error. In a terminal, Ctrl-a x ends the machine and Ctrl-a h helps.\n"
+    "With a COMMAND, a Linux kernel runs it: its streams are this command's, and so is its exit status (above 123: 123).",
     "pyhv.cli.run",
-    MACHINE,
+    (*MACHINE, *LINUX),
     (KERNEL,),
+    Positional("COMMAND", "a program of the root, found by PATH"),
 )
 TRACE = Command(
     "trace",
@@ -160,9 +169,10 @@ def as_option(message: str, arguments: Sequence[str]) -> str:
     field, colon, rest = message.partition(": ")
     if not colon or not field.isidentifier():
         return message
-    option = "--" + {"features": "feature", "modules": "module"}.get(field, field.replace("_", "-"))
-    if any(a == option or a.startswith(option + "=") for a in arguments):
-        return f"{option}: {rest}"
+    named = {"features": ("--feature",), "modules": ("--module", "--modules"), "writable": ("--root-writable",)}
+    for option in named.get(field, ("--" + field.replace("_", "-"),)):
+        if any(a == option or a.startswith(option + "=") for a in arguments):
+            return f"{option}: {rest}"
     if any(a.startswith("--device") for a in arguments) and (field == "devices" or field in _device_kinds()):
         return f"--device: {rest}" if field == "devices" else f"--device {message}"
     return message

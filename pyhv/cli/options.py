@@ -67,13 +67,17 @@ class Values:
 
 @record(frozen=True)
 class Command:
-    """A command: `function` names the module whose `command(options)` implements it, imported when it is called."""
+    """A command: `function` names the module whose `command(options)` implements it, imported when it is called.
+
+    `trailing` is what the words are that follow `--` once all positionals are there: a list, None without `--`.
+    """
 
     name: str
     summary: str
     function: str
     options: tuple[Option, ...] = ()
     positionals: tuple[Positional, ...] = ()
+    trailing: Positional | None = None
 
     def parse(self, arguments: Sequence[str]) -> Values:
         """Read the arguments after the command's name. Raises UsageError, HelpWanted."""
@@ -81,10 +85,14 @@ class Command:
         values: dict[str, Any] = {
             o.attribute: [] if o.many else 0 if o.count else False if o.flag else o.default for o in self.options
         }
+        if self.trailing is not None:
+            values[self.trailing.name.lower()] = None
         rest: list[str] = []
         words = iter(arguments)
         for word in words:
-            if word == "--":
+            if word == "--" and self.trailing is not None and len(rest) >= len(self.positionals):
+                values[self.trailing.name.lower()] = list(words)
+            elif word == "--":
                 rest += words
             elif word in HELP:
                 raise HelpWanted(self.help())
@@ -145,6 +153,9 @@ class Command:
         """The text of --help."""
         names = " ".join(p.name if p.required else f"[{p.name}]" for p in self.positionals)
         rows = [(p.name, p.help) for p in self.positionals]
+        if self.trailing is not None:
+            names += f" [-- {self.trailing.name} [ARG...]]"
+            rows.append((self.trailing.name, self.trailing.help))
         for option in self.options:
             forms = ", ".join(n for n in (option.name, option.alias, option.short) if n)
             rows.append((f"{forms} {option.metavar}".rstrip(), option.help + (" (repeatable)" if option.many else "")))

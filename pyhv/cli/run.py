@@ -6,6 +6,7 @@ import os
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.cli import emit
+from pyhv.cli.options import UsageError
 from pyhv.cli.terminal import Terminal
 from pyhv.errors import ConfigError
 from pyhv.hv.select import select
@@ -16,41 +17,57 @@ from pyhv.vm import Vm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import IO
+    from typing import IO, Any
 
     from pyhv.cli.options import Values
     from pyhv.peripherals import Peripheral
     from pyhv.result import Result
 
 
+MEMORY = "256M"
+LINUX_ONLY = ("root", "root_writable", "module_tree", "transport")
+
+
 def command(options: Values) -> int:
     """Run and report; returns the exit status."""
+    if options.command is not None:
+        from pyhv.cli.linux import run
+
+        return run(options)
+    for name in LINUX_ONLY:
+        if getattr(options, name):
+            option = {"module_tree": "modules"}.get(name, name.replace("_", "-"))
+            raise UsageError(f"--{option}: it is for a command: pyhv run KERNEL -- COMMAND [ARG...]")
     return execute(machine_of(options), options)
 
 
 def machine_of(options: Values) -> Machine:
     """The machine that the options describe. Raises ConfigError."""
-    return Machine(
-        options.kernel,
-        initrd=options.initrd,
-        cmdline=options.cmdline,
-        modules=options.modules,
-        memory=options.memory,
-        cpus=options.cpus,
-        format=options.format,
-        load_address=options.load_address,
-        entry=options.entry,
-        cpu=options.cpu,
-        features=options.features,
-        irqchip=options.irqchip,
-        hugepages=options.hugepages,
-        debug_exit=options.debug_exit,
-        on_reset=options.on_reset,
-        date=options.date,
-        unpack=options.unpack,
-        firmware=options.firmware,
-        devices=_devices(options.devices),
-    )
+    return Machine(options.kernel, **machine_fields(options))
+
+
+def machine_fields(options: Values) -> dict[str, Any]:
+    """Machine's fields, but for the kernel."""
+    return {
+        "initrd": options.initrd,
+        "cmdline": options.cmdline,
+        "modules": options.modules,
+        "memory": options.memory or MEMORY,
+        "cpus": options.cpus,
+        "format": options.format,
+        "load_address": options.load_address,
+        "entry": options.entry,
+        "cpu": options.cpu,
+        "features": options.features,
+        "irqchip": options.irqchip,
+        "hugepages": options.hugepages,
+        "debug_exit": options.debug_exit,
+        "on_reset": options.on_reset,
+        "date": options.date,
+        "unpack": options.unpack,
+        "firmware": options.firmware,
+        "devices": _devices(options.devices),
+    }
 
 
 def _devices(described: list[tuple[str, str]]) -> list[Peripheral]:
@@ -65,7 +82,7 @@ def execute(machine: Machine, options: Values, *, prepare: Callable[[Vm], None] 
     """Run with the console on a descriptor and report; `prepare` sees the machine before it runs."""
     selection = select(options.backend, options.require)
     event("backend", backend=selection.name, reason=selection.reason)
-    log = _open_log(options.log)
+    log = open_log(options.log)
     output = 2 if options.json else console
     try:
         with Vm(machine, backend=selection, seed=options.seed, statistics=options.stats) as vm:
@@ -94,7 +111,8 @@ def _drive(vm: Vm, output: int, timeout: float | None) -> bool:
     return False
 
 
-def _open_log(path: str | None) -> IO[bytes] | None:
+def open_log(path: str | None) -> IO[bytes] | None:
+    """The file that --log names. Raises ConfigError."""
     if path is None:
         return None
     try:
@@ -110,9 +128,7 @@ def _report(result: Result, options: Values, host_failed: bool) -> None:
 
         emit(json.dumps(result.to_dict()) + "\n")
     if options.stats and not options.json:
-        width = max(map(len, result.statistics), default=0)
-        table = "".join(f"{name:<{width}} {value:>16}\n" for name, value in result.statistics.items() if value)
-        _tell(table)
+        tell_statistics(result)
     if options.quiet:
         return
     lines = [f"pyhv: {result.summary()}"]
@@ -122,10 +138,16 @@ def _report(result: Result, options: Values, host_failed: bool) -> None:
         lines += [f"  exit: {text}" for text in result.last_exits]
     if options.verbose:
         lines.append(f"pyhv: backend {result.backend}: {result.backend_reason}")
-    _tell("\n".join(lines) + "\n")
+    tell("\n".join(lines) + "\n")
 
 
-def _tell(text: str) -> None:
+def tell_statistics(result: Result) -> None:
+    """The backend's counters, on stderr."""
+    width = max(map(len, result.statistics), default=0)
+    tell("".join(f"{name:<{width}} {value:>16}\n" for name, value in result.statistics.items() if value))
+
+
+def tell(text: str) -> None:
     """Print on stderr, if it can be; the verdict is the status."""
     try:
         os.write(2, text.encode(errors="replace"))

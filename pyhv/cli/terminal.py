@@ -9,17 +9,69 @@ from _thread import allocate_lock, start_new_thread
 from pyhv._types import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from threading import Lock
     from types import TracebackType
-    from typing import Any
 
     from pyhv.vm import Vm
 
 ESCAPE = 0x01
-HELP = b"\nCtrl-a x  end the machine\nCtrl-a h  this help\nCtrl-a Ctrl-a  send Ctrl-a\n"
+HELP = b"\r\nCtrl-a x  end the machine\r\nCtrl-a h  this help\r\nCtrl-a Ctrl-a  send Ctrl-a\r\n"
 CHUNK = 4096
 """At most PIPE_BUF: a pipe that polls as writable takes as much without blocking."""
 OUTPUT_WAIT_MS = 100
+
+
+class RawMode:
+    """A terminal that passes every key on, until `restore`; `cooked_output` leaves a new line's start to it."""
+
+    def __init__(self, fd: int, *, cooked_output: bool) -> None:
+        import termios
+        import tty
+
+        self._fd = fd
+        self._saved = termios.tcgetattr(fd)
+        tty.setraw(fd, termios.TCSANOW)
+        if cooked_output:
+            attributes = termios.tcgetattr(fd)
+            attributes[1] |= termios.OPOST  # the guest's \n moves to a new line's start
+            termios.tcsetattr(fd, termios.TCSANOW, attributes)
+
+    def restore(self) -> None:
+        import termios
+
+        termios.tcsetattr(self._fd, termios.TCSANOW, self._saved)
+
+
+class Escapes:
+    """Takes what begins with Ctrl-a out of what was typed, and does it: `stop()` ends the machine."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._escaped = False
+
+    def filter(self, data: bytes) -> bytes:
+        """What of the typed bytes is for the guest."""
+        out = bytearray()
+        for byte in data:
+            if self._escaped:
+                self._escaped = False
+                if byte in b"xX":
+                    self._stop()
+                elif byte in b"hH?":
+                    os.write(2, HELP)
+                elif byte == ESCAPE:
+                    out.append(byte)
+            elif byte == ESCAPE:
+                self._escaped = True
+            else:
+                out.append(byte)
+        return bytes(out)
+
+
+def is_foreground(fd: int) -> bool:
+    """Whether a terminal's keys are this process's."""
+    return os.isatty(fd) and os.tcgetpgrp(fd) == os.getpgrp()
 
 
 class Terminal:
@@ -29,8 +81,8 @@ class Terminal:
         self._vm = vm
         self._output = output
         self._stdin = stdin
-        self._saved: list[Any] | None = None
-        self._escaped = False
+        self._raw: RawMode | None = None
+        self._escapes = Escapes(vm.stop)
         self._wake_read, self._wake_write = -1, -1
         self._poll_out = select.poll()
         self._poll_out.register(output, select.POLLOUT)
@@ -43,8 +95,8 @@ class Terminal:
             os.fstat(self._stdin)
         except OSError:
             return self
-        if is_tty and os.tcgetpgrp(self._stdin) == os.getpgrp():
-            self._make_raw()
+        if is_tty and is_foreground(self._stdin):
+            self._raw = RawMode(self._stdin, cooked_output=True)
         if is_tty or not self._at_end():
             self._start_reading()
         return self
@@ -57,20 +109,8 @@ class Terminal:
             self._reading.acquire()
             os.close(self._wake_read)
             os.close(self._wake_write)
-        if self._saved is not None:
-            import termios
-
-            termios.tcsetattr(self._stdin, termios.TCSANOW, self._saved)
-
-    def _make_raw(self) -> None:
-        import termios
-        import tty
-
-        self._saved = termios.tcgetattr(self._stdin)
-        tty.setraw(self._stdin, termios.TCSANOW)
-        attributes = termios.tcgetattr(self._stdin)
-        attributes[1] |= termios.OPOST  # output stays cooked: the guest's \n moves to a new line's start
-        termios.tcsetattr(self._stdin, termios.TCSANOW, attributes)
+        if self._raw is not None:
+            self._raw.restore()
 
     def _at_end(self) -> bool:
         """Whether stdin, as /dev/null, has nothing to give; what it has at once is sent."""
@@ -125,24 +165,6 @@ class Terminal:
                 return
             if not data:
                 return
-            data = self._filter(data) if self._saved is not None else data
+            data = self._escapes.filter(data) if self._raw is not None else data
             if data:
                 self._vm.console.send(data)
-
-    def _filter(self, data: bytes) -> bytes:
-        """Take the escapes out of what was typed."""
-        out = bytearray()
-        for byte in data:
-            if self._escaped:
-                self._escaped = False
-                if byte in b"xX":
-                    self._vm.stop()
-                elif byte in b"hH?":
-                    os.write(2, HELP)
-                elif byte == ESCAPE:
-                    out.append(byte)
-            elif byte == ESCAPE:
-                self._escaped = True
-            else:
-                out.append(byte)
-        return bytes(out)
