@@ -44,7 +44,7 @@ def create(path, size, *, bits=16, version=3, order=4, backing=None, backing_for
     if backing is not None:
         name = str(backing).encode()
         extensions = extension(0xE2792ACA, backing_format.encode()) if backing_format else b""
-        where = (512 - len(name) - 8 if bits == 9 else 1024, len(name))
+        where = ((cluster - len(name)) & -8, len(name))
     length = fields.pop("length", 112 if fields.get("compression") else 104)
     head = header(
         version=version, backing=where, bits=bits, size=size, l1=(entries, 3 * cluster), refs=(cluster, 1), order=order,
