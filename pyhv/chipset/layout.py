@@ -47,6 +47,9 @@ PCI_FIRST_GSI = 16
 PCI_FIRST_IRQ, PCI_IRQS = 10, 2
 """The 8259A pair's inputs that the wires reach as well, in turn."""
 
+VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE, VIRTIO_MMIO_SLOTS = 0xFEB0_0000, 0x1000, 256
+"""Where virtio devices are that are on no bus; they share the PCI slots' wires in turn."""
+
 IOAPIC_BASE = 0xFEC0_0000
 IOAPIC_PINS = 24
 LAPIC_BASE, LAPIC_REGION = 0xFEE0_0000, 1 << 20

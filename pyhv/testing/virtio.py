@@ -11,6 +11,7 @@ from __future__ import annotations
 from struct import pack, unpack
 
 from pyhv._types import TYPE_CHECKING, Protocol
+from pyhv.chipset.layout import VIRTIO_MMIO_BASE
 from pyhv.testing.bench import DeviceBench
 from pyhv.virtio import ids, mmio
 from pyhv.virtio.transport import Transport
@@ -111,7 +112,7 @@ class DirectLink:
 class MmioLink:
     """The driver's side of virtio-mmio, by loads and stores on the bus."""
 
-    def __init__(self, bench: DeviceBench, address: int = mmio.FIRST_SLOT) -> None:
+    def __init__(self, bench: DeviceBench, address: int = VIRTIO_MMIO_BASE) -> None:
         self.bench = bench
         self.address = address
 

@@ -155,8 +155,13 @@ class VirtioBalloon(VirtioDevice):
         # Numbers are those of 5.5.2; drivers that number only the queues that they have (Linux) are understood as well.
         by_number = all(self.queues[role].ready for role in wanted)
         self._roles = {role if by_number else index: role for index, role in enumerate(wanted)}
-        if self.has(F_STATS_VQ) and self._period:
-            self._tick()
+        if self.has(F_STATS_VQ):
+            # Linux adds its first buffer, and notifies, before DRIVER_OK.
+            queue = self.queues[self._queue_of(STATS)]
+            self.handle(queue)
+            queue.flush()
+            if self._period:
+                self._tick()
 
     def deactivate(self) -> None:
         if self._timer is not None:

@@ -7,7 +7,6 @@ from pyhv.virtio.errors import VirtioError
 
 if TYPE_CHECKING:
     from pyhv.memory import GuestMemory
-    from pyhv.virtio.queue import Ring
 
     Ranges = list[tuple[int, int]]
 
@@ -19,7 +18,8 @@ class Chain:
     """Guest memory that the device may read, then memory that it may write; all of it was checked when the chain was taken.
 
     It may be kept until it is pushed. It holds addresses: views are made by each call, and are to be used at once.
-    `head` is the descriptor's index (split ring) or the buffer's id (packed ring), `slots` the ring entries that it takes.
+    `head` is the descriptor's index (split ring) or the buffer's id (packed ring), `slots` the ring entries that it takes, `ring`
+    the ring that it came from, None once it was given back.
     """
 
     __slots__ = (
@@ -36,7 +36,7 @@ class Chain:
 
     def __init__(
         self,
-        ring: Ring,
+        ring: object,
         memory: GuestMemory,
         position: int,
         head: int,
@@ -46,7 +46,7 @@ class Chain:
         writable: Ranges,
         writable_size: int,
     ) -> None:
-        self.ring: Ring | None = ring
+        self.ring: object = ring
         self.memory = memory
         self.position = position
         self.head = head

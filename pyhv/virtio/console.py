@@ -294,6 +294,6 @@ class VirtioConsole(VirtioDevice):
         self.drain_port(port)
 
     def _announce_size(self, port: VirtioPort) -> None:
-        """RESIZE, columns first (5.3.6.2; Linux up to 6.14 reads the rows first)."""
+        """RESIZE, columns first (5.3.6.2; Linux before 6.15, without later fixes, takes them for the rows)."""
         if port.console and port.size != (0, 0) and self.has(F_SIZE):
             self._post(port, RESIZE, 0, struct.pack("<HH", *port.size))

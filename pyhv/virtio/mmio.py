@@ -6,6 +6,7 @@ Kernels find it by its node in the DSDT (LNRO0005), or by `kernel_parameter`.
 from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
+from pyhv.chipset.layout import PCI_FIRST_GSI, PCI_WIRES, VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE, VIRTIO_MMIO_SLOTS
 from pyhv.errors import ConfigError
 from pyhv.log import event
 from pyhv.virtio import ids
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from pyhv.notify import Doorbell
     from pyhv.virtio.device import VirtioDevice
     from pyhv.virtio.queue import VirtQueue
-
-FIRST_SLOT = 0xFEB0_0000
-SLOT_SIZE = 0x1000
-SLOTS = 256
-FIRST_IRQ, IRQS = 16, 8
 
 MAGIC = int.from_bytes(b"virt", "little")
 VERSION = 2
@@ -50,27 +46,27 @@ class MmioTransport(Transport):
 
     def __init__(self, device: VirtioDevice, platform: Platform) -> None:
         super().__init__(device, platform)
-        for slot in range(SLOTS):
-            if platform.mmio.find(FIRST_SLOT + SLOT_SIZE * slot) is None:
+        for slot in range(VIRTIO_MMIO_SLOTS):
+            self.address = VIRTIO_MMIO_BASE + VIRTIO_MMIO_SIZE * slot
+            if platform.mmio.find(self.address) is None:
                 break
         else:
-            raise ConfigError(f"{device.label}: all {SLOTS} virtio-mmio slots are taken")
+            raise ConfigError(f"{device.label}: all {VIRTIO_MMIO_SLOTS} virtio-mmio slots are taken")
         self.slot = slot
-        self.address = FIRST_SLOT + SLOT_SIZE * slot
-        self.irq = FIRST_IRQ + slot % IRQS
+        self.irq = PCI_FIRST_GSI + slot % PCI_WIRES
         self._line = platform.line(self.irq)
         self._features_select = 0
         self._driver_select = 0
         self._queue_select = 0
         self._interrupts = 0
         self._doorbells: list[Doorbell | None] = [None] * len(self.queues)
-        platform.mmio.map(self.address, SLOT_SIZE, self, device.label, 4)
+        platform.mmio.map(self.address, VIRTIO_MMIO_SIZE, self, device.label, 4)
         platform.add_acpi(self._acpi())
 
     @property
     def kernel_parameter(self) -> str:
         """What a Linux kernel without ACPI is to be told: size, address and interrupt."""
-        return f"virtio_mmio.device={SLOT_SIZE >> 10}K@{self.address:#x}:{self.irq}"
+        return f"virtio_mmio.device={VIRTIO_MMIO_SIZE >> 10}K@{self.address:#x}:{self.irq}"
 
     def _acpi(self) -> bytes:
         from pyhv.boot import aml
@@ -83,7 +79,7 @@ class MmioTransport(Transport):
             aml.name(
                 "_CRS",
                 aml.resources(
-                    aml.memory32(self.address, SLOT_SIZE), aml.interrupt(self.irq, active_low=True, shared=True)
+                    aml.memory32(self.address, VIRTIO_MMIO_SIZE), aml.interrupt(self.irq, active_low=True, shared=True)
                 ),
             ),
         )
@@ -183,9 +179,14 @@ class MmioTransport(Transport):
     def opened(self, queue: VirtQueue) -> None:
         if self._doorbells[queue.index] is not None:
             return
+
+        def rung() -> None:
+            if queue.ready:  # it may have been reset since
+                self.handle(queue)
+
         try:
             self._doorbells[queue.index] = self.platform.doorbell(
-                self.address + QUEUE_NOTIFY, 4, lambda: self.notify(queue.index), datamatch=queue.index
+                self.address + QUEUE_NOTIFY, 4, rung, datamatch=queue.index
             )
         except OSError as error:  # no descriptor is left: then each notification is an exit
             event("virtio_no_doorbell", device=self.device.label, queue=queue.index, error=str(error))

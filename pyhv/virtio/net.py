@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyhv.net.backend import NetBackend
     from pyhv.net.pcap import Capture
     from pyhv.virtio.queue import VirtQueue
+    from pyhv.virtio.transport import Transport
 
 RECEIVE: Final = 0
 TRANSMIT: Final = 1
@@ -77,6 +78,7 @@ class VirtioNet(VirtioDevice):
         self._announce = False
         self._features = 0
         self._continuing = False
+        self._ready = False
 
     def attach(self, platform: Platform) -> None:
         try:
@@ -85,6 +87,10 @@ class VirtioNet(VirtioDevice):
             self._close_host()
             raise
         super().attach(platform)
+
+    def connect(self, link: Transport) -> None:
+        super().connect(link)
+        self._ready = True
 
     def open(self, platform: Platform) -> None:
         """Take the host's side, which decides what is offered to the driver; `attach` does it."""
@@ -99,8 +105,6 @@ class VirtioNet(VirtioDevice):
         self.features = FEATURES | backend.offloads
         if backend.offloads & ids.GUEST_OFFLOADS:
             self.features |= ids.bits(ids.F_CTRL_GUEST_OFFLOADS)
-        if backend.offloads & ids.bits(ids.F_HOST_TSO4, ids.F_HOST_TSO6):
-            self.features |= ids.bits(ids.F_HOST_ECN)
         if self.mtu:
             self.features |= ids.bits(ids.F_MTU)
         self._receiver = Receiver(backend, self.filter, self.counters, platform.clock)
@@ -130,6 +134,8 @@ class VirtioNet(VirtioDevice):
 
     def link_changed(self) -> None:
         """Tell the driver."""
+        if not self._ready:  # the host was faster than the machine's building
+            return
         self.config_changed()
         if self.link_up:
             self._listen()

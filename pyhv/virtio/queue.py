@@ -85,7 +85,10 @@ class VirtQueue:
         return self.ring is not NO_RING
 
     def pop(self) -> Chain | None:
-        """The next chain, None when there is none; the driver then kicks for the next, if kicks are wanted."""
+        """The next chain, None when there is none; the driver then kicks for the next, if kicks are wanted.
+
+        It may not kick before: whoever stops earlier comes back by itself, or by `postpone`.
+        """
         return self.ring.pop()
 
     def chains(self) -> Iterator[Chain]:

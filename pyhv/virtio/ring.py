@@ -162,11 +162,11 @@ class InOrder:
     def give(self, position: int, entry: tuple[int, int]) -> list[tuple[int, int]]:
         """It is done; the entries whose turn it now is."""
         self._done[position] = entry
-        due = []
-        for first in self._taken:
+        due: list[tuple[int, int]] = []
+        while self._taken:
+            first = next(iter(self._taken))
             if first not in self._done:
                 break
             due.append(self._done.pop(first))
-        for first in list(self._taken)[: len(due)]:
             del self._taken[first]
         return due

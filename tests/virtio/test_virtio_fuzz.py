@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtio_driver import Upper, device_bench, mmio_bench
 
+from pyhv.chipset.layout import VIRTIO_MMIO_SIZE
 from pyhv.virtio import ids, mmio, packed, split
 from pyhv.virtio.device import VirtioDevice
 from pyhv.virtio.errors import VirtioError
@@ -200,4 +201,4 @@ def test_random_accesses_to_registers(seed):
         assert device.active == (status & (ids.DRIVER_OK | ids.FAILED | ids.DEVICE_NEEDS_RESET) == ids.DRIVER_OK)
     assert driver.bench.lines[16].level == bool(link.get(mmio.INTERRUPT_STATUS))
     still_works(driver, bool(random.randrange(2)))
-    assert set(driver.bench.mmio.unclaimed) <= {link.address + mmio.SLOT_SIZE, -1}
+    assert set(driver.bench.mmio.unclaimed) <= {link.address + VIRTIO_MMIO_SIZE, -1}

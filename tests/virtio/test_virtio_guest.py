@@ -6,6 +6,7 @@ import tiny
 from virtio_driver import Upper
 
 import pyhv
+from pyhv.chipset.layout import VIRTIO_MMIO_BASE
 from pyhv.hv.select import Selection
 from pyhv.virtio import ids, mmio
 
@@ -41,7 +42,7 @@ def stores(packed: bool) -> list[tuple[int, int]]:
         (DRIVER + 4, 0),
         (DRIVER, 0 if packed else 1 << 16),
     ]
-    return [(mmio.FIRST_SLOT + register, value) for register, value in registers] + memory
+    return [(VIRTIO_MMIO_BASE + register, value) for register, value in registers] + memory
 
 
 def program(packed: bool) -> str:
@@ -56,13 +57,13 @@ def program(packed: bool) -> str:
         mov edi, eax
         movsd
         jmp 1b
-    2:  mov dword ptr [{mmio.FIRST_SLOT + mmio.QUEUE_NOTIFY:#x}], 0
+    2:  mov dword ptr [{VIRTIO_MMIO_BASE + mmio.QUEUE_NOTIFY:#x}], 0
     3:  pause
         {packed_used if packed else split_used}
-    4:  cmp dword ptr [{mmio.FIRST_SLOT + mmio.INTERRUPT_STATUS:#x}], 1
+    4:  cmp dword ptr [{VIRTIO_MMIO_BASE + mmio.INTERRUPT_STATUS:#x}], 1
         jne 4b
-        mov dword ptr [{mmio.FIRST_SLOT + mmio.INTERRUPT_ACK:#x}], 1
-        cmp dword ptr [{mmio.FIRST_SLOT + mmio.INTERRUPT_STATUS:#x}], 0
+        mov dword ptr [{VIRTIO_MMIO_BASE + mmio.INTERRUPT_ACK:#x}], 1
+        cmp dword ptr [{VIRTIO_MMIO_BASE + mmio.INTERRUPT_STATUS:#x}], 0
         jne 9f
         cmp dword ptr [{ANSWER:#x}], {int.from_bytes(b"ABCD", "little"):#x}
         jne 9f

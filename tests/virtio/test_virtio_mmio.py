@@ -7,6 +7,7 @@ import pytest
 from virtio_driver import Holder, Upper, mmio_bench
 
 from pyhv.boot import aml
+from pyhv.chipset.layout import VIRTIO_MMIO_SLOTS
 from pyhv.errors import ConfigError
 from pyhv.testing.bench import DeviceBench
 from pyhv.testing.virtio import MmioLink, VirtioDriver
@@ -209,7 +210,7 @@ def test_slots_and_lines():
 
 def test_no_slot_is_left():
     bench = DeviceBench()
-    for _ in range(mmio.SLOTS):
+    for _ in range(VIRTIO_MMIO_SLOTS):
         Upper(transport="mmio").attach(bench.platform)
     with pytest.raises(ConfigError, match="Upper: all 256 virtio-mmio slots are taken"):
         Upper(transport="mmio").attach(bench.platform)
