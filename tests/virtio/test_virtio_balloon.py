@@ -183,6 +183,23 @@ def test_statistics_every_period():
     assert driver.bench.clock.next_deadline() is None
 
 
+def test_a_first_buffer_from_before_the_driver_was_done():
+    """Linux adds it, and notifies, during its set-up."""
+    driver = BalloonDriver(start=False)
+    start_with(driver, 0, 1, 4)
+    driver.link.set_status(0)
+    added = []
+
+    def add_first():
+        queue = SplitDriver(driver, vb.STATS, 2)
+        added.append((queue, queue.add([stats((4, 9))])))
+
+    start_with(driver, 0, 1, 4, before=add_first)
+    assert driver.device.statistics == {"free": 9}
+    driver.device.request_statistics()
+    assert added[0][0].used() == [added[0][1]]
+
+
 def test_a_driver_with_more_than_one_buffer_gets_the_older_back():
     driver = BalloonDriver()
     queue = driver.queues[vb.STATS]
@@ -223,8 +240,8 @@ def test_reported_parts_of_pages_stay():
     assert driver.held() == MIB and driver.device.released == 0
 
 
-def start_with(driver, *indices, poison=0):
-    """Start the driver with some of the queues only."""
+def start_with(driver, *indices, poison=0, before=lambda: None):
+    """Start the driver with some of the queues only; `before()` is called when all but DRIVER_OK is done."""
     link = driver.link
     for status in (0, 1, 3):
         link.set_status(status)
@@ -235,6 +252,7 @@ def start_with(driver, *indices, poison=0):
     driver.queues = [
         SplitDriver(driver, index, link.queue_limit(index)) if index in indices else None for index in range(5)
     ]
+    before()
     link.set_status(15)
 
 
