@@ -71,7 +71,7 @@ class _Session:
         fields = machine_fields(options)
         for name in ("initrd", "modules", "memory"):
             del fields[name]
-        if options.memory:
+        if options.memory is not None:
             fields["memory"] = options.memory
         if options.transport:
             fields["transport"] = options.transport
@@ -84,7 +84,7 @@ class _Session:
             stdin=_stdin(),
             stdout=None if options.json else 1,
             stderr=None if options.json else 2,
-            terminal=(_size(), Escapes(self._stop).filter) if self._interactive else None,
+            terminal=(_size(), Escapes(self._stop, b"\r\n").filter) if self._interactive else None,
             quiet=not options.verbose,
             **fields,
         )

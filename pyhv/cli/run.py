@@ -52,7 +52,7 @@ def machine_fields(options: Values) -> dict[str, Any]:
         "initrd": options.initrd,
         "cmdline": options.cmdline,
         "modules": options.modules,
-        "memory": options.memory or MEMORY,
+        "memory": MEMORY if options.memory is None else options.memory,
         "cpus": options.cpus,
         "format": options.format,
         "load_address": options.load_address,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyhv.vm import Vm
 
 ESCAPE = 0x01
-HELP = b"\r\nCtrl-a x  end the machine\r\nCtrl-a h  this help\r\nCtrl-a Ctrl-a  send Ctrl-a\r\n"
+HELP = b"\nCtrl-a x  end the machine\nCtrl-a h  this help\nCtrl-a Ctrl-a  send Ctrl-a\n"
 CHUNK = 4096
 """At most PIPE_BUF: a pipe that polls as writable takes as much without blocking."""
 OUTPUT_WAIT_MS = 100
@@ -44,10 +44,14 @@ class RawMode:
 
 
 class Escapes:
-    """Takes what begins with Ctrl-a out of what was typed, and does it: `stop()` ends the machine."""
+    """Takes what begins with Ctrl-a out of what was typed, and does it: `stop()` ends the machine.
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    `newline` begins a line on the terminal, where help is shown.
+    """
+
+    def __init__(self, stop: Callable[[], None], newline: bytes = b"\n") -> None:
         self._stop = stop
+        self._help = HELP.replace(b"\n", newline)
         self._escaped = False
 
     def filter(self, data: bytes) -> bytes:
@@ -59,7 +63,7 @@ class Escapes:
                 if byte in b"xX":
                     self._stop()
                 elif byte in b"hH?":
-                    os.write(2, HELP)
+                    os.write(2, self._help)
                 elif byte == ESCAPE:
                     out.append(byte)
             elif byte == ESCAPE:
