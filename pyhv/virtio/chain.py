@@ -18,8 +18,8 @@ class Chain:
     """Guest memory that the device may read, then memory that it may write; all of it was checked when the chain was taken.
 
     It may be kept until it is pushed. It holds addresses: views are made by each call, and are to be used at once.
-    `head` is the descriptor's index (split ring) or the buffer's id (packed ring), `slots` the ring entries that it takes, `ring`
-    the ring that it came from, None once it was given back.
+    `head` is the descriptor's index (split ring) or the buffer's id (packed ring), `slots` the ring entries that it takes,
+    `ring` the ring that it came from, None once it was given back.
     """
 
     __slots__ = (
