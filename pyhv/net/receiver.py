@@ -78,66 +78,76 @@ class Receiver:
 
     def _deliver(self, queue: VirtQueue) -> int:
         """Deliver one frame, or lose it; its length with the header, 0 where there is none or no buffer for it."""
-        held = self._held
-        if held:
-            wanted = len(held)
-        elif self._mergeable:
-            wanted = LARGE if self._last > SMALL else SMALL
-        else:
-            wanted = 1
-        ranges, room = self._lay_out(queue, wanted)
+        if self._held:
+            return self._deliver_held(queue)
+        wanted = 1 if not self._mergeable else LARGE if self._last > SMALL else SMALL
+        ranges, room, _ = self._lay_out(queue, wanted)
         if not room:
             self.starving = True
             return 0
-        memory = self._kept[0].memory
-        if held:
-            if room < wanted:
-                return self._hold(held, queue, ranges)
-            self._held = b""
-            pieces = memory.views(ranges, write=True)
-            length = scatter(held, pieces)
-        else:
-            skip = self._skip
-            pieces = memory.views(cut(ranges, skip, None) if skip else ranges, write=True)
-            into = [*pieces, self._spill]
-            length = self._backend.receive(into)
-            if not length:
-                return 0
-            length += skip
-            if not self._passes(length, into):
+        kept, skip = self._kept, self._skip
+        into = kept[0].memory.views(cut(ranges, skip, None) if skip else ranges, write=True)
+        into.append(self._spill)
+        length = self._backend.receive(into)
+        if not length:
+            return 0
+        length += skip
+        if not self._passes(length, into):
+            return length
+        if length > room:
+            if not self._mergeable or length > room + len(self._spill):
+                self._counters.lost += 1
                 return length
-            if length > room:
-                if not self._mergeable or length > room + len(self._spill):
-                    self._counters.lost += 1
-                    return length
-                return self._spread(length, room, pieces, queue)
-            self._captured(pieces, length - HEADER_SIZE)
-            if skip:
-                self._kept[0].write(_PLAIN)
-        self._complete(length, queue)
+            return self._spread(length, room, into[:-1], queue)
+        if self.capture is not None:
+            self._captured(into, length - HEADER_SIZE)
+        if skip:
+            kept[0].write(_PLAIN)
+        self._complete(length, queue, into[0])
         return length
 
-    def _lay_out(self, queue: VirtQueue, wanted: int) -> tuple[Ranges, int]:
-        """The kept buffers, and more of the driver's, until `wanted` bytes fit or there are none: their ranges and room."""
+    def _deliver_held(self, queue: VirtQueue) -> int:
+        """Deliver the frame that found too few buffers."""
+        held = self._held
+        ranges, room, full = self._lay_out(queue, len(held))
+        if room < len(held):
+            return self._hold(held, queue, full)
+        self._held = b""
+        pieces = self._kept[0].memory.views(ranges, write=True)
+        scatter(held, pieces)
+        self._complete(len(held), queue)
+        return len(held)
+
+    def _lay_out(self, queue: VirtQueue, wanted: int) -> tuple[Ranges, int, bool]:
+        """The kept buffers, and more of the driver's, until `wanted` bytes fit or there are none: their ranges and room.
+
+        Last, whether they are so many pieces that no further buffer was looked at.
+        """
         ranges: Ranges = []
         room = 0
         for chain in self._kept:
+            if room >= wanted:
+                return ranges, room, False
+            if len(ranges) + len(chain.writable) > MOST_PIECES:
+                return ranges, room, True
             ranges += chain.writable
             room += chain.writable_size
-            if room >= wanted or len(ranges) >= MOST_PIECES:
-                return ranges, room
-        while room < wanted and len(ranges) < MOST_PIECES:
-            taken = queue.pop()
+        pop, keep = queue.ring.pop, self._kept.append
+        while room < wanted:
+            taken = pop()
             if taken is None:
                 break
-            if taken.writable_size < HEADER_SIZE or len(taken.writable) > MOST_PIECES:
+            size, writable = taken.writable_size, taken.writable
+            if size < HEADER_SIZE or len(writable) > MOST_PIECES:
                 self._counters.bad_buffer += 1
                 queue.push(taken)
                 continue
-            self._kept.append(taken)
-            ranges += taken.writable
-            room += taken.writable_size
-        return ranges, room
+            keep(taken)
+            if len(ranges) + len(writable) > MOST_PIECES:
+                return ranges, room, True
+            ranges += writable
+            room += size
+        return ranges, room, False
 
     def _passes(self, length: int, pieces: list[memoryview]) -> bool:
         """Whether the driver gets this frame. An unwanted one leaves its bytes in the buffers, for the next to overwrite."""
@@ -155,22 +165,24 @@ class Receiver:
         """A frame was longer than expected: move what spilled over into further buffers, or hold it until there are some."""
         spilled = self._spill[: length - room]
         laid = len(pieces)
-        ranges, room = self._lay_out(queue, length)
+        ranges, room, full = self._lay_out(queue, length)
         if room < length:
             frame = b"".join([_PLAIN[: self._skip], *pieces, spilled])
-            self._captured([memoryview(frame)[self._skip :]], length - HEADER_SIZE)
-            return self._hold(frame, queue, ranges)
+            if self.capture is not None:
+                self._captured([memoryview(frame)[self._skip :]], length - HEADER_SIZE)
+            return self._hold(frame, queue, full)
         every = self._kept[0].memory.views(cut(ranges, self._skip, None), write=True)
         scatter(spilled, every[laid:])
-        self._captured(every, length - HEADER_SIZE)
+        if self.capture is not None:
+            self._captured(every, length - HEADER_SIZE)
         if self._skip:
             self._kept[0].write(_PLAIN)
         self._complete(length, queue)
         return length
 
-    def _hold(self, frame: bytes, queue: VirtQueue, ranges: Ranges) -> int:
+    def _hold(self, frame: bytes, queue: VirtQueue, full: bool) -> int:
         """Wait for more buffers; where the driver cannot add any that would help, the frame is lost."""
-        if len(self._kept) >= queue.size or len(ranges) >= MOST_PIECES:
+        if full or len(self._kept) >= queue.size:
             self._held = b""
             self._counters.lost += 1
             return len(frame)
@@ -178,21 +190,25 @@ class Receiver:
         self.starving = True
         return 0
 
-    def _complete(self, length: int, queue: VirtQueue) -> None:
-        """Return the buffers that a frame is in, all but the last of them full, and say how many they are."""
-        kept, left, count = self._kept, length, 0
+    def _complete(self, length: int, queue: VirtQueue, header: memoryview | None = None) -> None:
+        """Return the buffers that a frame is in, all but the last of them full, and say how many they are.
+
+        `header`: the first piece, where it is at hand and the header is in it.
+        """
+        kept, push = self._kept, queue.ring.push
         first = kept[0]
+        left, count = length, 0
         while left > 0:
-            size = kept[count].writable_size
-            count += 1
-            left -= size
-        first.write(count.to_bytes(2, "little"), NUM_BUFFERS)
-        left = length
-        for _ in range(count):
             chain = kept.popleft()
             size = chain.writable_size
-            queue.push(chain, size if size < left else left)
+            push(chain, size if size < left else left)
             left -= size
+            count += 1
+        number = count.to_bytes(2, "little")
+        if header is not None and not self._skip and len(header) >= HEADER_SIZE:
+            header[NUM_BUFFERS:HEADER_SIZE] = number
+        else:
+            first.write(number, NUM_BUFFERS)
         self._last = length
         counters = self._counters
         counters.received += 1
@@ -200,7 +216,6 @@ class Receiver:
 
     def _captured(self, pieces: list[memoryview], length: int) -> None:
         """Write a frame to the capture; the pieces begin with a header where the backend gives one."""
-        if self.capture is None:
-            return
+        assert self.capture is not None
         frame = b"".join(pieces)[HEADER_SIZE - self._skip :]
         self.capture.write(self._clock.wall_ns(), (frame[:length],))

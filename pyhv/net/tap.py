@@ -53,6 +53,7 @@ MOST_PIECES: Final = 1000
 _IFREQ_FLAGS = Struct("16sH22x")
 _IFREQ_INT = Struct("16si20x")
 _INT = Struct("i")
+_GONE = (errno.EBADFD, errno.ENODEV)
 _GUEST_TO_TUN = (
     (ids.F_GUEST_CSUM, TUN_F_CSUM),
     (ids.F_GUEST_TSO4, TUN_F_TSO4),
@@ -186,21 +187,22 @@ class TapBackend(NetBackend):
             else:
                 os.writev(self._fd, [header, b"".join(frame)])
         except OSError as error:
-            self.dropped += 1
-            self._check(error)
+            self.dropped += 1  # a full queue, an interface that is down, a frame that the kernel does not like
+            if error.errno in _GONE:
+                self._lost(error)
 
     def receive(self, into: Sequence[memoryview]) -> int:
         try:
             return os.readv(self._fd, into)
-        except BlockingIOError:
+        except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            self._check(error)
+            self._lost(error)
             return 0
 
-    def _check(self, error: OSError) -> None:
-        """A frame that the kernel refuses, or an interface that is down, is no matter; one that is gone ends the link."""
-        if error.errno not in (errno.EBADFD, errno.ENODEV, errno.EBADF) or not self.link_up:
+    def _lost(self, error: OSError) -> None:
+        """The interface is gone: so is the link."""
+        if not self.link_up:
             return
         event("net_tap_gone", tap=self.name, error=str(error.strerror))
         self.pause()
