@@ -168,7 +168,7 @@ class Refcounts:
     def _grow_table(self, index: int) -> None:
         """Move the table to where no block counts yet: new blocks first, after them a table with room for them and more.
 
-        The file changes step by step, each on stable storage before the next: counts, table, header.
+        Counts and table are on stable storage before the header points to them. Until it does for sure the old ones are good.
         """
         per_block, old_clusters = self._codec.count, len(self._table) * 8 >> self._bits
         blocks = 1
@@ -200,7 +200,6 @@ class Refcounts:
         self._file.write(offset, swapped.tobytes())
         self._file.sync()
         self._file.write(REFCOUNT_TABLE_FIELDS, struct.pack(">QI", offset, clusters))
-        self._file.sync()
         old = self._offset >> self._bits
         self._offset, self._table = offset, table
         self._unlinked.clear()
