@@ -132,8 +132,8 @@ class Handles:
 
     def _opened(self, handle: Handle) -> None:
         if handle.fd >= 0:
-            self._tree.held += 1
             self._tree.opened(handle.node)
+            self._tree.count(handle.fd)
 
     def _closed(self, handle: Handle) -> None:
         if handle.fd >= 0:

@@ -42,7 +42,11 @@ def parse(records: bytes) -> list[Entry]:
 def _fill(handle: Handle) -> bool:
     """Read on; False at the end of the directory."""
     if handle.fd >= 0:
-        handle.entries = parse(calls.getdents(handle.fd))
+        records = calls.getdents(handle.fd)
+        if not records and handle.cookie == 0:  # ext4 says so once, if its end was the first place that was looked at
+            os.lseek(handle.fd, 0, os.SEEK_SET)
+            records = calls.getdents(handle.fd)
+        handle.entries = parse(records)
     else:
         node, at = handle.node, handle.cookie
         handle.entries = [(node.inode, n, DT_DIR, name) for n, name in enumerate(DOTS, 1) if n > at]

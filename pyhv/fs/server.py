@@ -29,6 +29,8 @@ WHOLE = 4096
 HEAD = IN_HEADER.size + fuse.IO_IN.size
 LONGEST = (1 << 16) + (1 << 12)
 """Of requests other than WRITE: the value and the name of an extended attribute."""
+NODELESS = (fuse.RELEASE, fuse.RELEASEDIR, fuse.DESTROY)
+"""Requests that need no node that is known: a RELEASE may come after the last FORGET, by another queue."""
 
 _OUT = OUT_HEADER.size
 _PAGE = 4096
@@ -132,9 +134,9 @@ class Server:
                     raise failure(errno.EINVAL)
                 node = self.tree.nodes.get(node_id)
                 if node is None:
-                    if opcode != fuse.RELEASE and opcode != fuse.RELEASEDIR:
+                    if opcode not in NODELESS:
                         raise failure(errno.ESTALE)
-                    node = self.tree.root  # the handle says enough
+                    node = self.tree.root
                 self.caller = (uid, gid)
                 reply = handler(self, node, body, message)
             if isinstance(reply, bytes) and len(reply) > room - _OUT:

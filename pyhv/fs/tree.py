@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from stat import S_IFDIR, S_IFMT
+from stat import S_IFDIR, S_IFLNK, S_IFMT
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import CapabilityMissing, ConfigError
@@ -212,6 +212,8 @@ class Tree:
 
     def readlink(self, node: Node) -> bytes:
         """What a symbolic link says."""
+        if node.kind != S_IFLNK:
+            raise failure(errno.EINVAL)
         if node.fd >= 0:
             return os.readlink(b"", dir_fd=node.fd)
         parent = node.parent
@@ -299,9 +301,13 @@ class Tree:
 
     def _keep(self, node: Node, fd: int) -> None:
         node.fd = fd
-        self.held += 1
         if not node.opens:
             self._pinned[node] = None
+        self.count(fd)
+
+    def count(self, fd: int) -> None:
+        """There is one descriptor more, this one; another is given back for it where the limit is passed."""
+        self.held += 1
         if self.held > descriptors.limit():
             self._evict(1, fd)
 

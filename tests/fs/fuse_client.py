@@ -277,5 +277,5 @@ def error_of(call, *arguments, **named):
     try:
         call(*arguments, **named)
     except FuseError as error:
-        return errno.errorcode[error.errno]
+        return "EOPNOTSUPP" if error.errno == errno.EOPNOTSUPP else errno.errorcode[error.errno]
     raise AssertionError("no error")
