@@ -9,14 +9,11 @@ from fuse_client import OFFERED, Client, direct
 
 from pyhv.fs.server import Server
 
-SECRET = b"a file that is not shared"
-
-
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     place = tmp_path / "outside"
     place.mkdir()
-    (place / "secret").write_bytes(SECRET)
+    (place / "secret").write_bytes(b"secret")
     return place
 
 

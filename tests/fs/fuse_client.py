@@ -126,8 +126,10 @@ class Client:
         valid, values = 0, dict.fromkeys(("fh", "size", "atime", "mtime", "atimensec", "mtimensec", "mode", "uid", "gid"), 0)
         bits = {"mode": 0, "uid": 1, "gid": 2, "size": 3, "atime": 4, "mtime": 5, "fh": 6}
         for name, value in fields.items():
-            if name in ("atime_now", "mtime_now"):
-                valid |= fuse.FATTR_ATIME | fuse.FATTR_ATIME_NOW if name[0] == "a" else fuse.FATTR_MTIME | fuse.FATTR_MTIME_NOW
+            if name == "atime_now":
+                valid |= fuse.FATTR_ATIME | fuse.FATTR_ATIME_NOW
+            elif name == "mtime_now":
+                valid |= fuse.FATTR_MTIME | fuse.FATTR_MTIME_NOW
             elif name == "drop":
                 valid |= fuse.FATTR_KILL_SUIDGID
             else:

@@ -5,7 +5,6 @@ import stat
 import traceback
 from struct import pack
 
-import pytest
 from fuse_client import ROOT, error_of
 
 from pyhv.fs import fuse

@@ -6,12 +6,12 @@ import threading
 import traceback
 
 import pytest
-from conftest import SECRET
 from fuse_client import ROOT, FuseError, error_of
 
 from pyhv.fs import calls, descriptors
 
 ROUNDS = 3000
+SECRET = b"a file that is not shared"
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def swapper(folder, outside):
             self.thread.join()
             assert self.swaps > 0
 
+    (outside / "secret").write_bytes(SECRET)
     (outside / "inner.txt").write_bytes(SECRET)
     (outside / "sub").mkdir()
     (outside / "sub/deep").write_bytes(SECRET)
@@ -126,12 +127,12 @@ def test_changes_in_a_directory_that_becomes_a_link(serve, swapper, folder, outs
     client = serve(writable=True, xattr="write")
     before = sorted(str(path) for path in outside.rglob("*")), (outside / "inner.txt").stat()
     with swapper("dir", "evil-dir"):
-        for turn in range(ROUNDS // 3):
+        for _ in range(ROUNDS // 3):
             for change in (
                 lambda node: client.create("created", node=node),
                 lambda node: client.mkdir("made", node=node),
                 lambda node: client.unlink("inner.txt", node),
-                lambda node: client.setattr(client.lookup("sub", node).node, mode=0o700, mtime=turn),
+                lambda node: client.setattr(client.lookup("sub", node).node, mode=0o700, mtime_now=True),
                 lambda node: client.rename("sub", "bus", node, node),
                 lambda node: client.rename("bus", "sub", node, node),
                 lambda node: client.symlink("inner.txt", "x", node),

@@ -273,7 +273,7 @@ class Guest:
         return self.client.write(*self.file(number), text, offset)
 
     def resize(self, number, size):
-        node, handle = self.file(number)
+        node, _ = self.file(number)
         assert self.client.setattr(node, size=size).size == size == self.client.getattr(node).size
 
     def close(self, number):

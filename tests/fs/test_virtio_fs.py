@@ -151,7 +151,8 @@ def test_descriptions(folder):
     assert not Share(str(folder)).writable
     assert peripherals.from_document(peripherals.to_document(description)) == description
     assert hash(description)
-    assert (share.CACHES, share.XATTR, share.TAG_SIZE, share.MAX_QUEUES) == (tuple(POLICIES), XATTR, fs.TAG_SIZE, fs.MAX_QUEUES)
+    assert (share.CACHES, share.XATTR) == (tuple(POLICIES), XATTR)
+    assert (share.TAG_SIZE, share.MAX_QUEUES) == (fs.TAG_SIZE, fs.MAX_QUEUES)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_descriptions_that_are_none(fields, message):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="share: path: .* cannot be shared: No such file"):
+    with pytest.raises(ConfigError, match=r"share: path: .* cannot be shared: No such file"):
         Share(str(tmp_path / "none")).build()
 
 
