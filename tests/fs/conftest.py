@@ -9,6 +9,7 @@ from fuse_client import OFFERED, Client, direct
 
 from pyhv.fs.server import Server
 
+
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     place = tmp_path / "outside"

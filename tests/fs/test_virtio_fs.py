@@ -151,7 +151,7 @@ def test_descriptions(folder):
     assert not Share(str(folder)).writable
     assert peripherals.from_document(peripherals.to_document(description)) == description
     assert hash(description)
-    assert (share.CACHES, share.XATTR) == (tuple(POLICIES), XATTR)
+    assert (tuple(POLICIES), XATTR) == (share.CACHES, share.XATTR)
     assert (share.TAG_SIZE, share.MAX_QUEUES) == (fs.TAG_SIZE, fs.MAX_QUEUES)
 
 
