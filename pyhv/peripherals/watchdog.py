@@ -25,6 +25,7 @@ class Watchdog:
     """
 
     kind: ClassVar[str] = "watchdog"
+    main: ClassVar[str] = "model"
 
     model: str = "wdat"
     action: str = "panic"
