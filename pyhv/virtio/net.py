@@ -181,7 +181,7 @@ class VirtioNet(VirtioDevice):
     def queue_reset(self, queue: VirtQueue) -> None:
         if queue.index == RECEIVE:
             self._receiver.forget()
-            self.backend.pause()
+            self._starve()
 
     def handle(self, queue: VirtQueue) -> None:
         if queue.index == TRANSMIT:
@@ -208,15 +208,20 @@ class VirtioNet(VirtioDevice):
     def _receive(self) -> None:
         queue = self.queues[RECEIVE]
         if not self.active or not queue.ready or not self.link_up:
-            self.backend.pause()
+            self._starve()
             return
         more = self._receiver.run(queue)
         queue.flush()
         if self._receiver.starving:
-            self.backend.pause()
+            self._starve()
         elif more and not self._continuing:
             self._continuing = True
             self.platform.events.call_soon(self._continue)
+
+    def _starve(self) -> None:
+        """No frames until the driver gives buffers."""
+        self._receiver.starving = True
+        self.backend.pause()
 
     def _continue(self) -> None:
         self._continuing = False
