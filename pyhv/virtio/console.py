@@ -118,6 +118,11 @@ class VirtioConsole(VirtioDevice):
         for port in self.ports:
             port.forget_driver()
 
+    def queue_reset(self, queue: VirtQueue) -> None:
+        for port in self.ports:
+            if self._transmit_queue(port) is queue:
+                port.chain, port.offset = None, 0
+
     def close(self) -> None:
         self.drain()
         super().close()

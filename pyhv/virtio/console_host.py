@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
@@ -26,7 +27,7 @@ class HostConsole(VirtioConsole):
 
     def __init__(self, port: VirtioPort, *, output: str = "", socket: str = "", transport: str = "pci") -> None:
         super().__init__((port,), transport=transport)
-        self.live = bool(socket)
+        self.live = bool(socket)  # and a FIFO is, as it can make the guest wait
         self._output = output
         self._socket = socket
         self._fd = -1
@@ -40,6 +41,7 @@ class HostConsole(VirtioConsole):
         else:
             self._fd = _open(self._output)
             self._stream = PortStream(port, sink=self._fd)
+        self.live = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         super().connect(link)
         self._stream.start(self.platform.events)
 

@@ -7,7 +7,7 @@ import select
 import time
 
 from pyhv._types import TYPE_CHECKING
-from pyhv.errors import HostError
+from pyhv.errors import ConfigError, HostError
 from pyhv.log import event
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class PortStream:
     """What comes from `source` is the port's input, and end of file closes it; its output goes to `sink`.
 
     -1 is nothing. Nothing blocks: a slow sink makes the guest wait, a slow guest leaves bytes in the source. The
-    descriptors are whoever's opened them: they are not closed here, and no flag of theirs is changed.
+    descriptors are whoever's opened them: duplicates are used, which `close` closes, and no flag of theirs is changed.
+    Raises ConfigError for one that is not open.
 
     An error of the sink goes to `on_error`, and the rest of the output nowhere; without one it is a HostError, which ends
     the machine. `peer`: a sink that hangs up does neither, but closes the port.
@@ -44,8 +45,8 @@ class PortStream:
         peer: bool = False,
     ) -> None:
         self.port = port
-        self.source = source
-        self.sink = sink
+        self.source = _duplicate(source, port)
+        self.sink = _duplicate(sink, port)
         self._on_error = on_error
         self._peer = peer
         self._backlog = bytearray()
@@ -53,7 +54,7 @@ class PortStream:
         self._reading = self._writing = False
         if sink >= 0:
             self._poll = select.poll()
-            self._poll.register(sink, select.POLLOUT)
+            self._poll.register(self.sink, select.POLLOUT)
             port.output = self._output
         if source >= 0:
             port.on_room = self._read_on
@@ -85,6 +86,18 @@ class PortStream:
             self._flush()
         if self._backlog:
             event("console.output_lost", port=self.port.name, size=len(self._backlog))
+        self._close_source()
+        self._close_sink()
+
+    def _close_source(self) -> None:
+        fd, self.source = self.source, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _close_sink(self) -> None:
+        fd, self.sink = self.sink, -1
+        if fd >= 0:
+            os.close(fd)
 
     # From the host to the guest
 
@@ -114,7 +127,7 @@ class PortStream:
             self.port.input(data)
         else:
             self._stop_reading()
-            self.source = -1
+            self._close_source()
             self.port.close()
 
     # From the guest to the host
@@ -157,13 +170,21 @@ class PortStream:
         if self._writing and self._events is not None:
             self._writing = False
             self._events.remove_writer(self.sink)
-        self.sink = -1
+        self._close_sink()
         if self._peer and isinstance(error, (BrokenPipeError, ConnectionError)):
             self._stop_reading()
-            self.source = -1
+            self._close_source()
             self.port.close()
         elif self._on_error is not None:
             self._on_error(error)
         else:
             raise HostError(f"console: {self.port.name or 'output'}: {error.strerror}") from None
         self.port.resume()
+
+
+def _duplicate(fd: int, port: VirtioPort) -> int:
+    """A descriptor of the same file: two streams may share one, an event loop watches each descriptor once."""
+    try:
+        return os.dup(fd) if fd >= 0 else -1
+    except OSError:
+        raise ConfigError(f"console: {port.name or 'port'}: descriptor {fd} is not open") from None

@@ -252,6 +252,16 @@ def test_a_reset_keeps_what_waits_and_starts_the_conversation_anew():
     assert again.read() == b"kept" and again.names == {0: "in"}
 
 
+def test_a_queue_that_is_taken_back_takes_its_unfinished_chain_along():
+    got = []
+    port = VirtioPort("out", output=lambda data: (got.append(len(data)), port.pause()))
+    console = ConsoleDriver(VirtioConsole([port]), memory=4 << 20).boot()
+    console.write(bytes(vc.PIECE + 1))
+    console.driver.transport.reset_queue(console.device.queues[1])
+    port.resume()
+    assert got == [vc.PIECE] and port.chain is None
+
+
 # Drivers that do not follow the rules
 
 

@@ -98,7 +98,7 @@ def test_a_slow_sink_makes_the_guest_wait(console):
             sent += len(block)
         assert BACKLOG < sent < BACKLOG + (1 << 18)
         waiting = console.write(b"the last")
-        assert waiting.written < 0
+        assert waiting.written < 0 and BACKLOG < stream.waiting < sent
         os.set_blocking(reader, False)
         received = bytearray()
         while len(received) < sent + 8:
@@ -106,9 +106,37 @@ def test_a_slow_sink_makes_the_guest_wait(console):
             turns(console)
         console.transmit_queue(0).used()
         assert waiting.written == 0
-        assert received == block * (sent // len(block)) + b"the last"
+        assert received == block * (sent // len(block)) + b"the last" and stream.waiting == 0
         stream.close()
         assert not console.driver.bench.events.writers
+
+
+def test_two_streams_may_share_a_descriptor():
+    ports = [VirtioPort("out"), VirtioPort("err")]
+    console = ConsoleDriver(VirtioConsole(ports), memory=8 << 20).boot()
+    with pipe() as (reader, sink):
+        streams = [PortStream(port, sink=sink) for port in ports]
+        for stream in streams:
+            stream.start(console.driver.bench.events)
+        size = 0
+        for number in (0, 1):
+            for _ in range(4):
+                console.write(bytes((65 + number,)) * (1 << 15), number)
+                size += 1 << 15
+        assert len(console.driver.bench.events.writers) == 2
+        os.set_blocking(reader, False)
+        received = bytearray()
+        while len(received) < size:
+            received += os.read(reader, 1 << 16)
+            turns(console)
+        assert received.count(b"A") == received.count(b"B") == size // 2
+        for stream in streams:
+            stream.close()
+
+
+def test_a_descriptor_that_is_not_open_is_the_users_mistake():
+    with pytest.raises(ConfigError, match="console: x: descriptor 9999 is not open"):
+        PortStream(VirtioPort("x"), sink=9999)
 
 
 def test_what_waits_at_the_end_is_written_while_somebody_reads(console):
@@ -169,7 +197,7 @@ def test_output_to_a_fifo_that_somebody_reads(tmp_path):
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     console = hosted(output=str(path))
     console.write(b"through")
-    assert os.read(reader, 100) == b"through"
+    assert os.read(reader, 100) == b"through" and console.device.live
     console.device.close()
     os.close(reader)
 
