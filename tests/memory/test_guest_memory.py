@@ -98,6 +98,42 @@ def test_views_are_zero_copy_and_in_segments() -> None:
     assert memory.view(0x1000, 0) == []
 
 
+@given(st.lists(st.tuples(ADDRESSES, LENGTHS), max_size=6), st.booleans())
+@settings(max_examples=300)
+def test_views_of_many_ranges_are_those_of_each(ranges: list[tuple[int, int]], write: bool) -> None:
+    memory = build()
+    heard: list[tuple[int, int]] = []
+    memory.observe_writes(lambda address, length: heard.append((address, length)))
+    for address, length in ranges:
+        assert memory.contains(address, length, write=write) == inside(address, length, write=write)
+    if all(inside(address, length, write=write) for address, length in ranges):
+        views = memory.views(ranges, write=write)
+        assert heard == (ranges if write else [])
+        single = [view for address, length in ranges for view in memory.view(address, length)]
+        assert [len(view) for view in views] == [len(view) for view in single]
+        for number, view in enumerate(views):
+            if write:
+                view[0] = number + 1
+                assert single[number][0] == number + 1
+    else:
+        with pytest.raises(GuestMemoryError):
+            memory.views(ranges, write=write)
+
+
+def test_the_version_says_when_kept_views_are_stale() -> None:
+    memory = build()
+    before = memory.version
+    memory.write(0, b"x")
+    memory.view(0, 4, write=True)
+    assert memory.version == before
+    region = memory.regions[0]
+    memory.remove(region)
+    after = memory.version
+    assert after != before
+    memory.add(region)
+    assert memory.version not in (before, after)
+
+
 def test_rom_takes_a_load_but_no_write() -> None:
     memory = build()
     memory.load(ROM, b"BIOS")
@@ -127,9 +163,10 @@ def test_observers_hear_of_writes_and_of_nothing_else() -> None:
     memory.view(0x30, 8, write=True)
     memory.read(0x10, 3)
     memory.view(0x30, 8)
+    memory.announce(0x40, 2)
     with pytest.raises(GuestMemoryError):
         memory.write(0x7FFF, b"ab")
-    assert heard == [(0x10, 3), (ROM, 1), (0x20, 4), (0x30, 8)]
+    assert heard == [(0x10, 3), (ROM, 1), (0x20, 4), (0x30, 8), (0x40, 2)]
 
 
 def test_data_in_larger_items_counts_in_bytes() -> None:

@@ -329,8 +329,8 @@ def test_observers_hear_of_every_write(packed):
     memory, queue = driver.memory, driver.queues[0]
     told = set()
     memory.observe_writes(lambda address, length: told.update(range(address, address + length)))
-    for n in range(11):
-        buffers = [queue.add([b"text"], [3, 3]) for _ in range(1 + n % 2)]
+    for n in range(23):
+        buffers = [queue.add([bytes(1 + n % 5)], [3, 3]) for _ in range(1 + n % 2)]
         before = memory.read(0, 0x20000)
         told.clear()
         driver.link.notify(0)
