@@ -90,15 +90,10 @@ __attribute__((noreturn)) static void execute(const struct job *job)
     cannot_run(command, error == -EACCES ? ": permission denied\n" : ": it cannot be executed\n", 126);
 }
 
-/* The other end of the terminal, as the child's own. */
+/* The other end of the terminal, as the child's own; the root may have no /dev. */
 static int open_terminal(void)
 {
-    int number = 0;
-    struct text path = {0};
-    sys_ioctl(terminal, TIOCGPTN, &number);
-    text_add(&path, "/dev/pts/");
-    text_add_number(&path, number);
-    int fd = sys_open(path.bytes, O_RDWR, 0);
+    int fd = sys_ioctl(terminal, TIOCGPTPEER, (void *)O_RDWR);
     sys_ioctl(fd, TIOCSCTTY, 0);
     return fd;
 }
@@ -134,37 +129,40 @@ static void shut(int *fd)
     *fd = -1;
 }
 
-static void connect(struct stream *stream, int from, int to)
+void streams_open(const struct job *job)
 {
-    stream->from = from;
-    stream->to = to;
-}
-
-/* Fork, with the streams of init's side set up; gives the child's process number. */
-static int start(const struct job *job)
-{
-    int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1}, unlocked = 0;
-    connect(&input, -1, -1);
-    connect(&errors, -1, -1);
+    int unlocked = 0;
+    input.from = input.to = output.from = output.to = errors.from = errors.to = -1;
     if (job->terminal) {
         terminal = sys_open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC, 0);
         if (terminal < 0)
             fail("cannot open", "/dev/ptmx", terminal);
         sys_ioctl(terminal, TIOCSPTLCK, &unlocked);
         set_size(job->rows, job->columns);
-        connect(&input, port_open(job->terminal, O_RDWR | O_NONBLOCK), terminal);
-        connect(&output, terminal, SYS_1(__NR_dup, input.from));
+        input.from = port_open(job->terminal, O_RDWR | O_NONBLOCK);
+        output.to = SYS_1(__NR_dup, input.from);
     } else {
+        output.to = port_open(job->output, O_WRONLY | O_NONBLOCK);
+        errors.to = port_open(job->errors, O_WRONLY | O_NONBLOCK);
+        if (job->input)
+            input.from = port_open(job->input, O_RDONLY | O_NONBLOCK);
+    }
+}
+
+/* Fork, with pipes or a terminal between the child and the ports; gives the child's process number. */
+static int start(const struct job *job)
+{
+    int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
+    if (terminal < 0) {
         make_pipe(in);
         make_pipe(out);
         make_pipe(err);
-        connect(&output, out[0], port_open(job->output, O_WRONLY | O_NONBLOCK));
-        connect(&errors, err[0], port_open(job->errors, O_WRONLY | O_NONBLOCK));
-        if (job->input)
-            connect(&input, port_open(job->input, O_RDONLY | O_NONBLOCK), in[1]);
-        else
+        if (input.from < 0)
             shut(&in[1]);
     }
+    input.to = terminal < 0 ? in[1] : terminal;
+    output.from = terminal < 0 ? out[0] : terminal;
+    errors.from = err[0];
     long child = sys_fork();
     if (child < 0)
         fail("cannot fork", 0, child);

@@ -46,6 +46,9 @@ void root_enter(const struct job *job);
 void unmount_all(void);
 void network_configure(const struct job *job);
 
+/* Open the command's ports, or make its terminal: before the root is entered, which may have no /dev. */
+void streams_open(const struct job *job);
+
 /* Run the command and carry its streams until it has ended and all that it wrote is on the ports. */
 struct ended {
     int status; /* as wait4 gives it */

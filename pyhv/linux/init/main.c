@@ -123,6 +123,7 @@ __attribute__((noreturn, used)) void init(void)
     has_acpi = sys_access("/sys/firmware/acpi", 0) >= 0;
     modules_load(&job);
     control_open(&job);
+    streams_open(&job);
     root_enter(&job);
     if (job.hostname)
         sys_sethostname(job.hostname, text_length(job.hostname));
