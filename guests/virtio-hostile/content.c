@@ -25,13 +25,12 @@ static void offer(struct target *t, unsigned queue)
     raw_notify(&t->device, queue);
 }
 
-/* Balloons take page numbers: without their top bit these could be this guest's own pages. */
 static void fill(const struct target *t)
 {
     volatile uint32_t *words = (volatile uint32_t *)sandbox;
 
     for (unsigned i = 0; i < 128; i++)
-        words[i] = chance() | (t->device.type == VIRTIO_BALLOON ? 1u << 31 : 0);
+        words[i] = chance() | (t->device.type == VIRTIO_BALLOON ? NO_PAGE : 0);
     if (chance_below(2) && t->device.type != VIRTIO_BALLOON)
         for (unsigned i = 0; i < 4; i++)
             words[i] &= chance() & 0x1f;

@@ -6,6 +6,9 @@
 
 #include <stddef.h>
 
+/* Balloons take page numbers and give the pages to the host: with these bits, at any offset, they are none of this guest's. */
+#define NO_PAGE 0x80808080u
+
 enum {
     QUEUES = 4,                 /* of a device that are attacked */
     NO_QUEUE = -1,

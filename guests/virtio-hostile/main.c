@@ -127,6 +127,8 @@ static void run(struct target *t, const struct attack *attack)
 {
     attacks_done++;
     on_fail = on_failed_check;
+    if (t->device.type == VIRTIO_BALLOON)
+        __builtin_memset((void *)sandbox, (uint8_t)NO_PAGE, SANDBOX);
     if (__builtin_setjmp(resume) == 0) {
         attack->run(t);
         repair(t);
