@@ -12,6 +12,11 @@ _function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
 _function.restype = ctypes.c_int
 
 
+def allocate(fd: int, offset: int, length: int) -> None:
+    """Set storage aside for a range, whose contents stay. Raises OSError."""
+    _call(fd, 0, offset, length)
+
+
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Give the storage of a range back; it reads as zeros. Raises OSError."""
     _call(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)

@@ -43,7 +43,7 @@ class HostFile:
                 raise ConfigError(f"{what}: path: {path!r} is neither a file nor a block device")
             self.identity = (status.st_dev, status.st_ino, status.st_rdev)
             self.size = os.lseek(self.fd, 0, os.SEEK_END)
-            lock(self.fd, path, writable=writable)
+            lock(self.fd, path, writable=writable, what=what)
         except OSError as error:
             self.close()
             raise ConfigError(f"{what}: path: {path!r} cannot be used: {error.strerror}") from None
@@ -81,6 +81,13 @@ class HostFile:
         except OSError as error:
             self._failed = error
             raise
+
+    def set_aside(self) -> None:
+        """Have storage for all of it, where the file takes that: no later write then finds the host full."""
+        from pyhv.block.fallocate import allocate
+
+        if self.regular:
+            self._try(allocate, 0, self.size)
 
     def punch(self, offset: int, length: int) -> bool:
         """Give the storage of a range back, so that it reads as zeros; whether the file takes that."""

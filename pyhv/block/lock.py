@@ -24,7 +24,7 @@ _SEEK_SET = 0
 _UNSUPPORTED = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 
 
-def lock(fd: int, path: str, *, writable: bool) -> None:
+def lock(fd: int, path: str, *, writable: bool, what: str = "disk") -> None:
     """Lock an open image: others may then read it, and write it only if this one does not care, which is never.
 
     Where the file system has no such locks there are none (an event says so). Raises ConfigError when it is in use.
@@ -37,16 +37,16 @@ def lock(fd: int, path: str, *, writable: bool) -> None:
         for byte in [FORBIDDEN + n for n in does] + [BASE + n for n in forbids]:
             wanted = _FLOCK.pack(fcntl.F_WRLCK, _SEEK_SET, byte, 1, 0)
             if _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, wanted))[0] != fcntl.F_UNLCK:
-                raise _in_use(path, writable)
+                raise _in_use(path, writable, what)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise _in_use(path, writable) from None
+            raise _in_use(path, writable, what) from None
         if error.errno not in _UNSUPPORTED:
             raise
         event("block.unlocked", path=path, reason=error.strerror)
 
 
-def _in_use(path: str, writable: bool) -> ConfigError:
+def _in_use(path: str, writable: bool, what: str) -> ConfigError:
     if writable:
-        return ConfigError(f"disk: path: {path!r} is in use by another machine; only read-only disks can share an image")
-    return ConfigError(f"disk: path: {path!r} is being written by another machine")
+        return ConfigError(f"{what}: path: {path!r} is in use by another machine; to share it, all must be read-only")
+    return ConfigError(f"{what}: path: {path!r} is being written by another machine")

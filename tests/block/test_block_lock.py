@@ -13,7 +13,7 @@ from pyhv.block import lock
 from pyhv.block.open import open_image
 from pyhv.errors import ConfigError
 
-WRITER_BUSY = "disk: path: {!r} is in use by another machine; only read-only disks can share an image"
+WRITER_BUSY = "disk: path: {!r} is in use by another machine; to share it, all must be read-only"
 READER_BUSY = "disk: path: {!r} is being written by another machine"
 
 
