@@ -23,10 +23,11 @@ def explain(command: Command, machine: Result) -> str:
     from pyhv.linux.console import parse_report
 
     report = command.console.report
+    failure = "" if report is None else _failure(command, report)
     if report is None:
         said = [line.partition(INIT)[2] for line in machine.console.splitlines() if INIT in line]
-        report = parse_report(said[-1].strip()) if said else None
-    failure = "" if report is None else _failure(command, report)
+        printed = parse_report(said[-1].strip()) if said else None
+        failure = "" if printed is None else _failure(command, printed)
     if failure and (machine.outcome in ENDED or machine.outcome is Outcome.TIMEOUT):
         return failure
     if machine.outcome in (Outcome.POWER_OFF, Outcome.RESET):
