@@ -38,7 +38,8 @@ _CONFIG: Final = struct.Struct("<IIII")
 class VirtioBalloon(VirtioDevice):
     """`size` is what the balloon is to hold, in bytes, until `set_target` says otherwise.
 
-    - `actual`: bytes that the driver says the balloon holds; `released`: what the host got back in all, reports included.
+    - `actual`: bytes that the driver says the balloon holds; `released`: the pages that were given back in all,
+      reports and pages included that the host had not lent yet.
     - `deflate_on_oom`: the guest may take pages back when it would run out of memory.
     - `reporting`: the guest also tells which pages are free at the moment; the host takes them until they are used again.
     - `statistics_period_ns`: how often the guest is asked for its statistics, 0: only by `request_statistics()`. The last
