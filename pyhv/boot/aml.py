@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-ROOT = "\\"
+from pyhv.memo import memo
 
 
 def package_length(content: int) -> bytes:
@@ -23,6 +23,7 @@ def package_length(content: int) -> bytes:
     raise ValueError(f"an AML package of {content} bytes is too long")
 
 
+@memo(maxsize=512)
 def name_string(path: str) -> bytes:
     """A name such as `_CRS`, `COM1`, `\\_SB.PCI0` or `^X`; segments of one to four characters."""
     prefix_length = len(path) - len(path.lstrip("\\^"))
@@ -60,9 +61,9 @@ def string(text: str) -> bytes:
 
 def eisa_id(text: str) -> bytes:
     """A compressed identifier such as PNP0501, as an integer (the specification's EISAID macro)."""
-    letters = [ord(c) - 0x40 for c in text[:3]]
-    packed = letters[0] << 26 | letters[1] << 21 | letters[2] << 16 | int(text[3:], 16)
-    return integer(int.from_bytes(packed.to_bytes(4, "big"), "little"))
+    first, second, third = text[:3].encode()
+    packed = (first & 0x1F) << 26 | (second & 0x1F) << 21 | (third & 0x1F) << 16 | int(text[3:], 16)
+    return b"\x0c" + packed.to_bytes(4, "big")
 
 
 def buffer(data: bytes) -> bytes:
@@ -128,12 +129,6 @@ def when(condition: bytes, *terms: bytes) -> bytes:
     return b"\xa0" + package_length(len(content)) + content
 
 
-def otherwise(*terms: bytes) -> bytes:
-    """Else { terms }, right after `when`."""
-    content = b"".join(terms)
-    return b"\xa1" + package_length(len(content)) + content
-
-
 def create_dword_field(source: bytes, offset: int, path: str) -> bytes:
     """CreateDWordField (source, offset, path)."""
     return b"\x8a" + source + integer(offset) + name_string(path)
@@ -141,8 +136,8 @@ def create_dword_field(source: bytes, offset: int, path: str) -> bytes:
 
 def uuid(text: str) -> bytes:
     """ToUUID (text): the first three groups are little-endian (19.6.142)."""
-    a, b, c, d, e = (bytes.fromhex(group) for group in text.split("-"))
-    return buffer(a[::-1] + b[::-1] + c[::-1] + d + e)
+    data = bytes.fromhex(text.replace("-", ""))
+    return buffer(data[3::-1] + data[5:3:-1] + data[7:5:-1] + data[8:])
 
 
 def _block(opcode: bytes, path: str, extra: bytes, terms: tuple[bytes, ...]) -> bytes:

@@ -74,3 +74,23 @@ def test_a_device() -> None:
 def test_resources_end_with_an_end_tag() -> None:
     data = aml.resources(aml.io(0x3F8, 8), aml.irq(4))
     assert data.hex() == "1110" + "0a0d" + "4701f803f8030108" + "221000" + "7900"
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        (aml.argument(0), "68"),
+        (aml.argument(6), "6e"),
+        (aml.store(aml.argument(0), aml.name_string("PICM")), "70" + "68" + b"PICM".hex()),
+        (aml.either(aml.argument(1), aml.integer(4), aml.argument(1)), "7d" + "69" + "0a04" + "69"),
+        (aml.when(aml.equal(aml.argument(0), aml.integer(1)), aml.returns(aml.integer(0))), "a0" + "06" + "936801" + "a400"),
+        (aml.create_dword_field(aml.argument(3), 4, "CDW2"), "8a" + "6b" + "0a04" + b"CDW2".hex()),
+    ],
+)
+def test_terms_of_methods(term: bytes, expected: str) -> None:
+    assert term.hex() == expected
+
+
+def test_a_uuid_has_its_first_groups_reversed() -> None:
+    data = aml.uuid("aabbccdd-eeff-0011-2233-445566778899")
+    assert data.hex() == "1113" + "0a10" + "ddccbbaa" + "ffee" + "1100" + "2233" + "445566778899"
