@@ -33,7 +33,18 @@ if TYPE_CHECKING:
         VmTimeout,
     )
     from pyhv.irq import InterruptLine, Msi
+    from pyhv.linux.command import run_command
+    from pyhv.linux.result import CommandResult
     from pyhv.machine import Machine
+    from pyhv.peripherals.balloon import Balloon
+    from pyhv.peripherals.console import Console
+    from pyhv.peripherals.disk import Disk
+    from pyhv.peripherals.entropy import Entropy
+    from pyhv.peripherals.net import Net
+    from pyhv.peripherals.pmem import Pmem
+    from pyhv.peripherals.share import Share
+    from pyhv.peripherals.vsock import Vsock
+    from pyhv.peripherals.watchdog import Watchdog
     from pyhv.result import Outcome, Result
     from pyhv.virtio.device import VirtioDevice
     from pyhv.vm import Vm, run, start
@@ -63,6 +74,17 @@ _HOME = {
     ),
     "pyhv.irq": ("InterruptLine", "Msi"),
     "pyhv.machine": ("Machine",),
+    "pyhv.linux.command": ("run_command",),
+    "pyhv.linux.result": ("CommandResult",),
+    "pyhv.peripherals.balloon": ("Balloon",),
+    "pyhv.peripherals.console": ("Console",),
+    "pyhv.peripherals.disk": ("Disk",),
+    "pyhv.peripherals.entropy": ("Entropy",),
+    "pyhv.peripherals.net": ("Net",),
+    "pyhv.peripherals.pmem": ("Pmem",),
+    "pyhv.peripherals.share": ("Share",),
+    "pyhv.peripherals.vsock": ("Vsock",),
+    "pyhv.peripherals.watchdog": ("Watchdog",),
     "pyhv.result": ("Outcome", "Result"),
     "pyhv.virtio.device": ("VirtioDevice",),
     "pyhv.vm": ("Vm", "run", "start"),
@@ -76,6 +98,17 @@ __all__ = [  # noqa: RUF022 - the machine first, errors last
     "start",
     "Result",
     "Outcome",
+    "run_command",
+    "CommandResult",
+    "Balloon",
+    "Console",
+    "Disk",
+    "Entropy",
+    "Net",
+    "Pmem",
+    "Share",
+    "Vsock",
+    "Watchdog",
     "Device",
     "MmioDevice",
     "PioDevice",
