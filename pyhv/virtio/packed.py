@@ -177,8 +177,6 @@ class PackedRing(RingBase):
         if chain.ring is self and chain.position + chain.slots == self.next:
             chain.ring = None
             self.next = chain.position
-            if self.order is not None:
-                self.order.untake(chain.position)
 
     def flush(self) -> bool:
         pending = self.pending

@@ -152,12 +152,8 @@ class InOrder:
         self._done: dict[int, tuple[int, int]] = {}
 
     def take(self, position: int) -> None:
-        """The chain at this position was taken."""
+        """The chain at this position was taken, for the first time or once more."""
         self._taken[position] = None
-
-    def untake(self, position: int) -> None:
-        """It was given back unprocessed."""
-        del self._taken[position]
 
     def give(self, position: int, entry: tuple[int, int]) -> list[tuple[int, int]]:
         """It is done; the entries whose turn it now is."""

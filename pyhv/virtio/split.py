@@ -180,8 +180,6 @@ class SplitRing(RingBase):
         if chain.ring is self and chain.position == (self.next - 1) & 0xFFFF:
             chain.ring = None
             self.next = chain.position
-            if self.order is not None:
-                self.order.untake(chain.position)
 
     def flush(self) -> bool:
         pending = self.pending

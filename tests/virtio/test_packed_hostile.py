@@ -155,6 +155,16 @@ def test_a_descriptor_made_available_again_while_it_is_in_flight(driver, device)
     fails(driver, device, "descriptors are available")
 
 
+def test_an_event_for_a_descriptor_without_the_feature(device):
+    driver = device_bench(device, packed=True, without=(ids.EVENT_IDX,))
+    driver.memory.write_uint(driver.queues[0].driver_area, 4, ids.EVENTS_DESC << 16 | 5)
+    raw_list(driver.queues[0], (0x1000, 1, W))
+    driver.link.notify(0)
+    device.queues[0].push(device.held.pop(), 1)
+    device.queues[0].flush()
+    assert driver.interrupts == [1]
+
+
 @pytest.mark.parametrize("event", [0x0000, 0x7FFF, 0x8000, 0xFFFF])
 @pytest.mark.parametrize("flags", [0, 1, 2, 3, 0xFFFF])
 def test_any_event_suppression(driver, device, event, flags):

@@ -16,10 +16,13 @@ def device():
     return Holder()
 
 
-@pytest.fixture
-def driver(device):
+@pytest.fixture(params=["at first", "later"])
+def driver(device, request):
     bench = device_bench(device, size=8)
     bench.memory.add(MemoryRegion(ROM, memoryview(bytearray(0x1000)), name="rom", readonly=True))
+    if request.param == "later":  # the ring has met RAM
+        device.queues[0].ring.admit(0x1000, 1, 0)
+        assert device.queues[0].ring.high == END
     return bench
 
 

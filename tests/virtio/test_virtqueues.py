@@ -1,10 +1,12 @@
 """What holds for both ring formats: a device and the model driver exchange buffers, in any order and shape."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtio_driver import Holder, Upper, device_bench, mmio_bench
 
+from pyhv.errors import GuestMemoryError
+from pyhv.memory import MemoryRegion
 from pyhv.virtio import ids
 from pyhv.virtio.errors import VirtioError
 
@@ -137,6 +139,7 @@ def begin_at(queue, driver_queue, start):
     start=st.sampled_from([0, 0xFFF8, 0xFFFF]),
     operations=OPERATIONS,
 )
+@settings(max_examples=150)
 def test_any_exchange(packed, size, events, in_order, start, operations):
     if not packed:
         size = 1 << size.bit_length() - 1
@@ -322,6 +325,47 @@ def test_memory_that_goes_away(packed):
 
 
 @FORMATS
+def test_a_region_that_goes_away_under_the_buffers(packed):
+    device = Holder()
+    driver = device_bench(device, packed=packed)
+    queue, far = driver.queues[0], MemoryRegion(1 << 32, memoryview(bytearray(0x1000)))
+    driver.memory.add(far)
+    for taken in (1, 2):
+        queue.expose([(1 << 32, 8, ids.DESC_WRITE)])
+        driver.link.notify(0)
+        assert len(device.held) == taken
+    driver.memory.remove(far)
+    queue.expose([(1 << 32, 8, ids.DESC_WRITE)])
+    driver.link.notify(0)
+    assert len(device.held) == 2 and device.queues[0].malformed == 1 and device.active
+    with pytest.raises(GuestMemoryError):
+        device.held[0].write(b"x")
+
+
+@FORMATS
+def test_in_order(packed):
+    device = Holder()
+    device.in_order = True
+    driver = device_bench(device, packed=packed)
+    queue = device.queues[0]
+    buffers = [driver.queues[0].add([], [4]) for _ in range(4)]
+    driver.queues[0].expose([(1 << 40, 1, 0)])
+    driver.link.notify(0)
+    assert queue.malformed == 1
+    seen = []
+    for which in (2, 1, 0, 3):
+        queue.push(device.held[which], which)
+        queue.flush()
+        seen.append([buffer.written for buffer in driver.queues[0].used()] if which != 3 else [])
+    assert seen == [[], [], [0, 1, 2], []]
+    if packed:
+        assert driver.queues[0].take_used() == (buffers[3].head, 3)
+        assert driver.queues[0].raw_used(1) == (4, 0)
+    else:
+        assert [driver.queues[0].take_used() for _ in range(3)] == [(buffers[3].head, 3), (4, 0), None]
+
+
+@FORMATS
 def test_observers_hear_of_every_write(packed):
     """Dirty tracking and the simulator's code cache stand on it: the bytes that differ are those that were announced."""
     device = Upper()
@@ -330,7 +374,7 @@ def test_observers_hear_of_every_write(packed):
     told = set()
     memory.observe_writes(lambda address, length: told.update(range(address, address + length)))
     for n in range(23):
-        buffers = [queue.add([bytes(1 + n % 5)], [3, 3]) for _ in range(1 + n % 2)]
+        buffers = [queue.add([bytes(1 + n % 7)], [4, 4]) for _ in range(1 + n % 2)]
         before = memory.read(0, 0x20000)
         told.clear()
         driver.link.notify(0)
