@@ -252,9 +252,10 @@ def test_a_driver_that_never_stops_is_interrupted(packed):
 
     class Endless(Upper):
         queue_sizes = (4,)
-        taken = 0
+        taken = handled = 0
 
         def handle(self, queue):
+            self.handled += 1
             for chain in queue.chains():
                 self.taken += 1
                 queue.push(chain, 0)
@@ -266,10 +267,12 @@ def test_a_driver_that_never_stops_is_interrupted(packed):
     driver = device_bench(device, packed=packed)
     driver.queues[0].add([b"once"])
     driver.queues[0].kick()
-    assert device.taken == 4
-    assert driver.run() and device.taken == 8
+    assert device.taken == 4 and len(driver.bench.events.calls) == 1
+    driver.link.notify(0)
+    assert device.taken == 8 and len(driver.bench.events.calls) == 1
+    assert driver.run() and device.taken == 12 and device.handled == 3
     driver.link.set_status(0)
-    assert driver.run() and device.taken == 8 and not driver.run()
+    assert driver.run() and device.handled == 3 and not driver.run()
 
 
 @FORMATS
