@@ -189,7 +189,7 @@ class MmioTransport(Transport):
                 self.address + QUEUE_NOTIFY, 4, rung, datamatch=queue.index
             )
         except OSError as error:  # no descriptor is left: then each notification is an exit
-            event("virtio_no_doorbell", device=self.device.label, queue=queue.index, error=str(error))
+            event("virtio.no_doorbell", device=self.device.label, queue=queue.index, error=str(error))
 
     def stopped(self) -> None:
         self._features_select = self._driver_select = self._queue_select = 0

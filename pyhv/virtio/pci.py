@@ -325,7 +325,7 @@ class PciTransport(Transport):
         try:
             doorbell = self.platform.doorbell(self._address + NOTIFY + NOTIFY_MULTIPLIER * queue.index, 2, rung)
         except (HostError, OSError) as error:
-            event("virtio_no_doorbell", device=self.device.label, queue=queue.index, error=str(error))
+            event("virtio.no_doorbell", device=self.device.label, queue=queue.index, error=str(error))
             return
         if doorbell is not None:
             self._doorbells[queue.index] = doorbell

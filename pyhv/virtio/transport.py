@@ -103,7 +103,7 @@ class Transport:
         if wanted & ids.FAILED:
             self.status |= ids.FAILED
             self._stop_queues()
-            event("virtio_driver_failed", device=self.device.label)
+            event("virtio.driver_failed", device=self.device.label)
         for bit, before in _STEPS:
             if not wanted & bit:
                 continue
@@ -282,4 +282,4 @@ class Transport:
         """Count what the driver did wrong."""
         self.violations += 1
         if self.violations <= _LOGGED:
-            event("virtio_violation", device=self.device.label, what=what)
+            event("virtio.violation", device=self.device.label, what=what)

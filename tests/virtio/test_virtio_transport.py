@@ -374,7 +374,7 @@ def test_violations_are_told_a_few_times():
     finally:
         stop()
     assert driver.transport.violations == 1000 and 0 < len(heard) < 100
-    assert heard[0] == ("virtio_violation", {"device": "Upper", "what": "queue 7 notified when it is not in use"})
+    assert heard[0] == ("virtio.violation", {"device": "Upper", "what": "queue 7 notified when it is not in use"})
 
 
 @pytest.mark.parametrize(
