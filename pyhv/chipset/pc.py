@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pyhv.chipset.ioapic import IoApic
     from pyhv.chipset.pic import Pic
     from pyhv.chipset.pit import Pit
-    from pyhv.chipset.reset_control import ResetControl
     from pyhv.clock import Clock
     from pyhv.control import MachineControl
     from pyhv.hv.api import VmHandle
@@ -71,7 +70,6 @@ class Pc:
         self.pic: Pic | None = None
         self.ioapic: IoApic | None = None
         self.acpi_pm: AcpiPm | None = None
-        self.reset_control: ResetControl | None = None
         self.offer: Offer | None = None
         self._handle = handle
         self._output = output
@@ -117,10 +115,8 @@ class Pc:
         defer("rtc", self._build_rtc, (layout.RTC_BASE, 2))
         defer("acpi power management", self._build_acpi_pm, (layout.PM1_EVENT_PORT, 12))
         defer("i8042", self._build_i8042, (layout.I8042_DATA, 1), (layout.I8042_COMMAND, 1))
-        self._reset_unit = defer("reset control", self._build_reset_control, (layout.PORT_92, 1))
-        self._pci_unit = defer(
-            "pci", self._build_pci, (layout.PCI_ADDRESS_PORT, 8), (layout.ECAM_BASE, layout.ECAM_SIZE)
-        )
+        defer("reset control", self._build_reset_control, (layout.PCI_ADDRESS_PORT, 8), (layout.PORT_92, 1))
+        self._pci_unit = defer("pci", self._build_pci, (layout.ECAM_BASE, layout.ECAM_SIZE))
         defer("pvpanic", self._build_pvpanic, (layout.PVPANIC_PORT, 1))
         defer("bochs console", self._build_bochs_console, (layout.BOCHS_CONSOLE_PORT, 1))
         defer("post code", self._build_post, (layout.POST_PORT, 1), (layout.DELAY_PORT, 1))
@@ -169,20 +165,18 @@ class Pc:
         self._add(I8042(control=self.control, keyboard_irq=self.line(KEYBOARD_IRQ), aux_irq=self.line(AUX_IRQ)))
 
     def _build_reset_control(self) -> None:
+        from pyhv.chipset.pci_ports import PciPorts
         from pyhv.chipset.reset_control import ResetControl
 
-        self.reset_control = ResetControl(control=self.control)
-        self._add(self.reset_control)
+        reset_control = ResetControl(control=self.control)
+        self._add(reset_control)
+        self._add(PciPorts(lambda: self.pci, reset_control))
 
     def _build_pci(self) -> None:
         from pyhv.pci.bus import PciBus
-        from pyhv.pci.ports import ConfigPorts
 
-        self._reset_unit()
-        assert self.reset_control is not None
         self._pci = PciBus(ports=self.ports, mmio=self.mmio, memory=self.memory, line=self.line)
         self._add(self._pci)
-        self._add(ConfigPorts(self._pci, self.reset_control))
 
     def _build_pvpanic(self) -> None:
         from pyhv.chipset.pvpanic import Pvpanic

@@ -1,7 +1,7 @@
 """Two ways to reset a PC: the reset control register 0xcf9 (Intel ICH9 data sheet, 13.7.5) and system port 0x92.
 
 The address line A20 is never masked here: its bit is kept for software that reads it back. The byte 0xcf9 lies in a double
-word that is another register, so PCI's configuration ports claim it (`pyhv.pci.ports`) and pass it on.
+word that is another register, so PCI's configuration ports claim it (`pyhv.chipset.pci_ports`) and pass it on.
 """
 
 from __future__ import annotations

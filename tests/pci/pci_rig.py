@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from pyhv.bus import mmio_space, port_space
 from pyhv.chipset.layout import ECAM_BASE
+from pyhv.chipset.pci_ports import PciPorts
 from pyhv.chipset.reset_control import ResetControl
 from pyhv.irq import InterruptLine, Msi, SharedLine
 from pyhv.pci import PciBus, PciFunction
-from pyhv.pci.ports import ConfigPorts
 from pyhv.testing.doubles import RecordingControl, guest_memory
 
 RAM = 0x10_0000
@@ -64,8 +64,7 @@ class Rig:
         self.bus.attach(self.ports, self.mmio)
         reset_control = ResetControl(control=self.control)
         reset_control.attach(self.ports, self.mmio)
-        self.config_ports = ConfigPorts(self.bus, reset_control)
-        self.config_ports.attach(self.ports, self.mmio)
+        PciPorts(lambda: self.bus, reset_control).attach(self.ports, self.mmio)
         for function in functions:
             self.bus.add(function)
 

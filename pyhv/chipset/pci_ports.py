@@ -1,6 +1,7 @@
 """Configuration mechanism #1 (PCI 3.0, 3.2.2.3.2): a register's address to port 0xcf8, its data through 0xcfc.
 
-Only a whole double word is the address. The byte at 0xcf9 is another register of PC chipsets, reset control.
+Only a whole double word is the address. The byte at 0xcf9 is another register of PC chipsets, reset control: software that
+only wants that one does not make a bus.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from pyhv.bus import IoFunctions
 from pyhv.chipset.layout import PCI_ADDRESS_PORT, PCI_DATA_PORT, RESET_CONTROL_PORT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyhv.bus import AddressSpace
     from pyhv.chipset.reset_control import ResetControl
     from pyhv.pci.bus import PciBus
@@ -20,10 +23,10 @@ ADDRESS = (0, 4)
 RESET_BYTE = (RESET_CONTROL_PORT - PCI_ADDRESS_PORT, 1)
 
 
-class ConfigPorts:
-    """Both ports, before `bus`."""
+class PciPorts:
+    """Both ports; `bus()` gives what is behind them."""
 
-    def __init__(self, bus: PciBus, reset_control: ResetControl) -> None:
+    def __init__(self, bus: Callable[[], PciBus], reset_control: ResetControl) -> None:
         self._bus = bus
         self._reset_control = reset_control
         self._address = 0
@@ -53,9 +56,9 @@ class ConfigPorts:
         address = self._address
         if not address & ENABLE:
             return (1 << 8 * size) - 1
-        return self._bus.read_config(address >> 8 & 0xFFFF, (address & 0xFC) + offset, size)
+        return self._bus().read_config(address >> 8 & 0xFFFF, (address & 0xFC) + offset, size)
 
     def _write_data(self, offset: int, size: int, value: int) -> None:
         address = self._address
         if address & ENABLE:
-            self._bus.write_config(address >> 8 & 0xFFFF, (address & 0xFC) + offset, size, value)
+            self._bus().write_config(address >> 8 & 0xFFFF, (address & 0xFC) + offset, size, value)
