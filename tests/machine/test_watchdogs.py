@@ -51,6 +51,7 @@ def test_after_a_reset_the_guest_knows_why(run):
 
 def test_signs_of_life_keep_it_away(run):
     """The guest reloads it three times, each time that some of its 20 seconds have gone, and ends by itself."""
-    wait = f"2: mov ebp, 100000\n 4: dec ebp\n jnz 4b\n mov dx, {WATCHDOG_PORT + CURRENT}\n in eax, dx\n cmp eax, 198\n ja 2b\n out dx, eax\n"
+    pause = "2: mov ebp, 100000\n 4: dec ebp\n jnz 4b\n"
+    wait = f"{pause} mov dx, {WATCHDOG_PORT + CURRENT}\n in eax, dx\n cmp eax, 198\n ja 2b\n out dx, eax\n"
     source = out(COUNTDOWN, 200) + out(CONTROL, 1) + f"mov ecx, 3\n 3: {wait} dec ecx\n jnz 3b\n" + tiny.exit(0)
     assert run(source, "panic").outcome is pyhv.Outcome.PASSED
