@@ -1,6 +1,8 @@
 """Peers: Python objects at the other end of a machine's network cable.
 
-    class Counter(pyhv.net.Peer):
+    from pyhv.net import Peer
+
+    class Counter(Peer):
         seen = 0
 
         def receive(self, frame):

@@ -1,6 +1,8 @@
 """A switch in this process, to connect machines with each other.
 
-    switch = pyhv.net.Switch()
+    from pyhv.net import Switch
+
+    switch = Switch()
     left = pyhv.Machine("vmlinuz", devices=[pyhv.Net.peer(switch.port())])
     right = pyhv.Machine("vmlinuz", devices=[pyhv.Net.peer(switch.port())])
 """
