@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tiny
 from boot_images import MIB, guest_memory, multiboot_elf
 
+import pyhv
 from pyhv import boot
 from pyhv.boot import aml, firmware
 from pyhv.boot.e820 import memory_map
@@ -225,6 +227,21 @@ def test_interrupts_are_routed_as_the_board_is_wired(tmp_path) -> None:
             (slot << 16 | 0xFFFF, pin - 1, 0, first + (slot + pin - 1) % 8 % wires)
             for slot, pin in [*((slot, 1) for slot in range(1, 32)), (1, 2)]
         )
+
+
+@needs_iasl
+def test_a_machine_has_a_node_for_each_device(tmp_path, sim) -> None:
+    from pyhv.peripherals.entropy import Entropy
+    from pyhv.peripherals.watchdog import Watchdog
+
+    devices = [Entropy(), Entropy(transport="mmio"), Entropy(transport="mmio"), Watchdog("wdat"), Watchdog("i6300esb")]
+    machine = pyhv.Machine(tiny.image(tmp_path, tiny.exit(0)), format="flat", devices=devices)
+    with pyhv.Vm(machine, backend=sim) as vm:
+        found = tables(vm.memory)
+    assert {"MCFG", "WDAT"} <= set(found)
+    text = disassemble(tmp_path, found)["DSDT"]
+    assert text.count('"LNRO0005"') == 2
+    assert re.findall(r"Device \((S\w+)\)", text) == ["S08", "S10"]
 
 
 def test_a_memory_that_leaves_no_room_has_no_window_above_it() -> None:
