@@ -68,6 +68,7 @@ class I6300Esb(Device):
         from pyhv.pci import PciFunction
 
         super().attach(platform)
+        self._clear()
         self._countdown = Countdown(platform.clock, self._expire)
         function = self._function = PciFunction(
             vendor=VENDOR, device=DEVICE, class_code=CLASS, interrupt_pin=1, name=self.label

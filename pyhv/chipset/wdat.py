@@ -101,6 +101,7 @@ class WdatWatchdog(Device):
 
     def attach(self, platform: Platform) -> None:
         super().attach(platform)
+        self._written = DEFAULT_COUNT
         self._countdown = Countdown(platform.clock, self._expire)
         platform.ports.map(self.port, WATCHDOG_SIZE, self, self.label, 4)
         platform.add_acpi_table(b"WDAT", 1, table_body(self.port))

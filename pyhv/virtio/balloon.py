@@ -88,6 +88,8 @@ class VirtioBalloon(VirtioDevice):
     def connect(self, link: Transport) -> None:
         super().connect(link)
         self._held = HeldPages(self.platform.memory)
+        self.active = False
+        self.deactivate()
         self._check_target(self._target * PAGE)
 
     # The host's side

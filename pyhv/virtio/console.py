@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pyhv.virtio.console_port import VirtioPort
     from pyhv.virtio.queue import VirtQueue
+    from pyhv.virtio.transport import Transport
 
 F_SIZE, F_MULTIPORT, F_EMERG_WRITE = 0, 1, 2
 
@@ -68,6 +69,11 @@ class VirtioConsole(VirtioDevice):
             self.queue_sizes = (DATA_SIZE, DATA_SIZE)
         self._messages: dict[tuple[int, int], bytes] = {}
         self._era = 0
+
+    def connect(self, link: Transport) -> None:
+        super().connect(link)
+        self.active = False
+        self.deactivate()
 
     # Configuration space
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from pyhv.clock import Timer
     from pyhv.virtio.queue import VirtQueue
+    from pyhv.virtio.transport import Transport
 
 QUEUE_SIZE: Final = 64
 MAX_REQUEST: Final = 1 << 16
@@ -39,6 +40,11 @@ class VirtioEntropy(VirtioDevice):
         self._left = rate
         self._period_end = 0
         self._timer: Timer | None = None
+
+    def connect(self, link: Transport) -> None:
+        super().connect(link)
+        self.deactivate()
+        self._period_end = 0
 
     def handle(self, queue: VirtQueue) -> None:
         if self._timer is not None:

@@ -88,6 +88,7 @@ class VirtioVsock(VirtioDevice):
         self._listener: Listener | None = None
 
     def connect(self, link: Transport) -> None:
+        self.active = False
         super().connect(link)
         self._listener = Listener(self)
 
@@ -261,12 +262,8 @@ class VirtioVsock(VirtioDevice):
             self._refuse(packet)
             return
         seqpacket = packet.kind == TYPE_SEQPACKET
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET if seqpacket else socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            sock.connect(f"{self.path}_{packet.target_port}")
-        except OSError:  # nobody listens, or has no time for one more
-            sock.close()
+        sock = _dial(f"{self.path}_{packet.target_port}", socket.SOCK_SEQPACKET if seqpacket else socket.SOCK_STREAM)
+        if sock is None:
             self._refuse(packet)
             return
         cls = SeqpacketConnection if seqpacket else Connection
@@ -329,3 +326,19 @@ class VirtioVsock(VirtioDevice):
             event("vsock.reset", port=connection.port, peer=connection.peer, reason=str(error))
             self._kill(connection)
             return 0
+
+
+def _dial(path: str, kind: int) -> socket.socket | None:
+    """A connection to a Unix socket; None where nobody listens, has time for one more, or no descriptor is left."""
+    try:
+        sock = socket.socket(socket.AF_UNIX, kind)
+    except OSError as error:
+        event("vsock.connect_failed", path=path, error=error.strerror)
+        return None
+    try:
+        sock.setblocking(False)
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        return None
+    return sock

@@ -373,6 +373,18 @@ def test_whatever_a_driver_sends_the_device_goes_on(requests):
     assert driver.device.actual == 0
 
 
+def test_a_device_may_serve_one_machine_after_the_other():
+    first = BalloonDriver(statistics_period_ns=SECOND)
+    first.link.write_config(4, b"\1\0\0\0")
+    bench = DeviceBench()
+    transport = DirectTransport(first.device, bench.platform)
+    first.device.connect(transport)
+    assert first.device.actual == 0 and first.bench.clock.next_deadline() is None
+    second = VirtioDriver(bench, first.device, DirectLink(transport))
+    second.start()
+    assert bench.clock.next_deadline() == SECOND
+
+
 # Descriptions
 
 

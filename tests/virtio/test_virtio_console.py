@@ -262,6 +262,16 @@ def test_a_queue_that_is_taken_back_takes_its_unfinished_chain_along():
     assert got == [vc.PIECE] and port.chain is None
 
 
+def test_a_device_may_serve_one_machine_after_the_other():
+    port = VirtioPort("x")
+    first = ConsoleDriver(VirtioConsole([port])).boot()
+    second = ConsoleDriver(first.device)
+    assert not port.guest_open and port.input(b"for the second") == 14
+    second.boot()
+    second.give()
+    assert second.names == {0: "x"} and second.read() == b"for the second"
+
+
 # Drivers that do not follow the rules
 
 

@@ -82,6 +82,16 @@ def test_a_reset_forgets_who_waits():
     assert driver.queues[0].request([], [4]) == counting(1)
 
 
+def test_a_device_may_serve_one_machine_after_the_other():
+    device = VirtioEntropy(rate=1, period_ns=SECOND)
+    first = device_bench(device)
+    first.bench.clock.advance(5 * SECOND)
+    first.queues[0].request([], [1])
+    first.queues[0].add([], [1])
+    first.queues[0].kick()
+    assert device_bench(device).queues[0].request([], [4]) == counting(1)
+
+
 REQUESTS = st.lists(st.tuples(st.lists(st.integers(0, 40), max_size=3), st.integers(0, 2 * SECOND)), max_size=20)
 
 

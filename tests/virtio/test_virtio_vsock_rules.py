@@ -149,3 +149,12 @@ def test_data_waits_for_buffers(tmp_path):
         assert received(first) + received(guest.packets()) == data
         sock.close()
     guest.device.close()
+
+
+def test_no_descriptor_left_is_a_reset(guest, listener, monkeypatch):
+    def fail(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(vv.socket, "socket", fail)
+    guest.send(REQUEST, 52, 1000)
+    assert guest.ops() == [RST] and guest.device.active
