@@ -32,8 +32,14 @@ LONGEST = (1 << 16) + (1 << 12)
 NODELESS = (fuse.RELEASE, fuse.RELEASEDIR, fuse.DESTROY)
 """Requests that need no node that is known: a RELEASE may come after the last FORGET, by another queue."""
 
+SILENT = (fuse.FORGET, fuse.BATCH_FORGET, fuse.INTERRUPT)
+"""Requests without a reply."""
+
+_IN = IN_HEADER.size
 _OUT = OUT_HEADER.size
 _PAGE = 4096
+_header = IN_HEADER.unpack_from
+_reply_header = OUT_HEADER.pack
 
 
 @record(frozen=True)
@@ -83,7 +89,8 @@ class Server:
         """User and group of the request."""
         self.negotiated = 0
         """Flags of INIT in force."""
-        self._ready = False
+        self._active: dict[int, Operation] = {}
+        """The operations while there is a session."""
         self._operations: dict[int, Operation] = {
             **names.OPERATIONS,
             **files.OPERATIONS,
@@ -107,30 +114,29 @@ class Server:
     def serve(self, message: Message) -> int:
         """Answer a request; how many bytes of the reply there are, 0 for none."""
         size = message.readable_size
-        data = message.read(0, size if size <= WHOLE else HEAD)
-        if len(data) < IN_HEADER.size:
+        data = message.read() if size <= WHOLE else message.read(0, HEAD)
+        if len(data) < _IN:
             return 0
-        length, opcode, unique, node_id, uid, gid, _, _, _ = IN_HEADER.unpack_from(data)
-        if opcode == fuse.FORGET or opcode == fuse.BATCH_FORGET or opcode == fuse.INTERRUPT:
+        length, opcode, unique, node_id, uid, gid, _, _, _ = _header(data)
+        if opcode in SILENT:
             self._forget(message, opcode, node_id, data)
             return 0
-        room = message.writable_size
-        if room < _OUT:
+        room = message.writable_size - _OUT
+        if room < 0:
             return 0
         error = 0
         reply: Reply
         try:
-            operation = self._operations.get(opcode)
+            operation = self._active.get(opcode)
             if length != size:
                 raise failure(errno.EINVAL)
-            if operation is None or not self._ready:
-                reply = self._unready(opcode, data)
+            if operation is None:
+                reply = self._other(opcode, data)
             else:
                 handler, needed, replied = operation
                 if size > WHOLE and opcode != fuse.WRITE:
                     data = self._whole(message)
-                body = data[IN_HEADER.size :]
-                if len(body) < needed or room < _OUT + replied:
+                if size < needed + _IN or room < replied:
                     raise failure(errno.EINVAL)
                 node = self.tree.nodes.get(node_id)
                 if node is None:
@@ -138,19 +144,18 @@ class Server:
                         raise failure(errno.ESTALE)
                     node = self.tree.root
                 self.caller = (uid, gid)
-                reply = handler(self, node, body, message)
-            if isinstance(reply, bytes) and len(reply) > room - _OUT:
+                reply = handler(self, node, data[_IN:], message)
+            if isinstance(reply, int):
+                message.write(_reply_header(_OUT + reply, 0, unique))
+                return _OUT + reply
+            if len(reply) > room:
                 raise failure(errno.ERANGE)
         except OSError as problem:
             error, reply = -(problem.errno or errno.EIO), b""
         except (OverflowError, ValueError):  # a number beyond what the host takes, a name with a NUL
             error, reply = -errno.EINVAL, b""
-        if isinstance(reply, int):
-            size = _OUT + reply
-            message.write(OUT_HEADER.pack(size, 0, unique))
-        else:
-            size = _OUT + len(reply)
-            message.write(OUT_HEADER.pack(size, error, unique) + reply)
+        size = _OUT + len(reply)
+        message.write(_reply_header(size, error, unique) + reply)
         return size
 
     @staticmethod
@@ -159,10 +164,11 @@ class Server:
             raise failure(errno.EINVAL)
         return message.read()
 
-    def _unready(self, opcode: int, data: bytes) -> bytes:
+    def _other(self, opcode: int, data: bytes) -> bytes:
+        """INIT, and what is unknown or comes too early."""
         if opcode == fuse.INIT:
-            return self._init(data[IN_HEADER.size :])
-        raise failure(errno.ENOSYS if self._ready else errno.EIO)
+            return self._init(data[_IN:])
+        raise failure(errno.ENOSYS if self._active else errno.EIO)
 
     def _init(self, body: bytes) -> bytes:
         """Begin a session; what the guest had before is forgotten. Raises EPROTO for versions that are not spoken."""
@@ -176,7 +182,7 @@ class Server:
         if offered & fuse.INIT_EXT and len(body) >= INIT_IN.size + 4:
             offered |= int.from_bytes(body[INIT_IN.size : INIT_IN.size + 4], "little") << 32
         self.reset()
-        self._ready = True
+        self._active = self._operations
         flags = self.negotiated = offered & self._wanted()
         return INIT_OUT.pack(
             fuse.MAJOR,
@@ -217,10 +223,10 @@ class Server:
 
     def _forget(self, message: Message, opcode: int, node_id: int, data: bytes) -> None:
         if opcode == fuse.FORGET:
-            if len(data) >= IN_HEADER.size + fuse.UINT64.size:
-                self.forget(node_id, fuse.UINT64.unpack_from(data, IN_HEADER.size)[0])
+            if len(data) >= _IN + fuse.UINT64.size:
+                self.forget(node_id, fuse.UINT64.unpack_from(data, _IN)[0])
         elif opcode == fuse.BATCH_FORGET and message.readable_size <= LONGEST:
-            names.batch_forget(self, message.read()[IN_HEADER.size :])
+            names.batch_forget(self, message.read()[_IN :])
 
     def forget(self, node_id: int, count: int) -> None:
         """The guest takes back `count` lookups of a node."""
@@ -230,7 +236,7 @@ class Server:
 
     def reset(self) -> None:
         """Forget the guest: its handles and nodes."""
-        self._ready = False
+        self._active = {}
         self.negotiated = 0
         self.handles.clear()
         self.tree.clear()
