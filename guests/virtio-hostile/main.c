@@ -170,6 +170,7 @@ static void attack_target(struct target *t)
     if (t->queues) {
         run_all(t, ring_attacks);
         run_all(t, chain_attacks);
+        run_all(t, packed_attacks);
         run_all(t, content_attacks);
     }
     run_all(t, register_attacks);
