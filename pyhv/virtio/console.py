@@ -270,13 +270,7 @@ class VirtioConsole(VirtioDevice):
 
     def _control(self, number: int, kind: int, value: int) -> None:
         if kind == DEVICE_READY:
-            if value != 1:
-                event("console.driver_failed")
-                return
-            for port in self.ports:
-                if not port.added:
-                    port.added = True
-                    self._post(port, DEVICE_ADD)
+            self._driver_ready(value)
             return
         port = self.ports[number] if number < len(self.ports) else None
         if port is None or not port.added:
@@ -288,6 +282,15 @@ class VirtioConsole(VirtioDevice):
             self.pump(port)
         else:
             event("console.unknown_control_message", port=number, message=kind)
+
+    def _driver_ready(self, value: int) -> None:
+        if value != 1:
+            event("console.driver_failed")
+            return
+        for port in self.ports:
+            if not port.added:
+                port.added = True
+                self._post(port, DEVICE_ADD)
 
     def _port_ready(self, port: VirtioPort, value: int) -> None:
         if value != 1:
