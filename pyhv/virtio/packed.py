@@ -72,7 +72,8 @@ class PackedRing(RingBase):
         if self.version != self.memory.version and not self.placed():
             return None
         size, words = self.size, self.words
-        for _ in range(size):
+        refused = 0
+        while refused < size:
             position = self.next
             lap, index = divmod(position, size)
             state = (DESC_USED if lap & 1 else DESC_AVAIL) << 48
@@ -89,6 +90,7 @@ class PackedRing(RingBase):
                 return None
             if chain is not None:
                 return chain
+            refused += 1
         self.queue.postpone()
         return None
 

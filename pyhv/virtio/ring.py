@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyhv.virtio.chain import Chain
     from pyhv.virtio.queue import VirtQueue
 
+_NO_RAM = memoryview(b"")
 MAX_CHAIN_BYTES = 0xFFFF_FFFF
 """A chain's bytes: the used length has 32 bits, and 2.7.5 allows one more."""
 
@@ -36,7 +37,7 @@ def check_area(
 class RingBase:
     """The device's side of a ring: what does not depend on the format.
 
-    `low` and `high` bound the writable region that the last elements lay in: most of them lie in one.
+    `low` and `high` bound the writable region that the last elements lay in, `ram` is its memory: most of them lie in one.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class RingBase:
         "order",
         "pending",
         "queue",
+        "ram",
         "size",
         "version",
     )
@@ -69,6 +71,7 @@ class RingBase:
         self.pending: list[tuple[int, int]] = []
         self.barrier = allocate_lock()
         self.low = self.high = 0
+        self.ram = _NO_RAM
         self.version = -1
 
     def place(self) -> None:
@@ -102,7 +105,7 @@ class RingBase:
         """Check an element outside [low, high); gives the bounds to go on with. Raises VirtioError."""
         region = self.memory.find(address)
         if region is not None and not region.readonly and address + length <= region.end:
-            self.low, self.high = region.address, region.end
+            self.low, self.high, self.ram = region.address, region.end, region.buffer
         elif not self.memory.contains(address, length, write=bool(write)):
             raise VirtioError(f"[{address:#x}, {address + length:#x}) is not memory that the device may use so")
         return self.low, self.high
@@ -111,6 +114,9 @@ class RingBase:
         """An indirect table, uncopied where it is in one piece. Raises VirtioError."""
         if not length or length % DESC_SIZE or length > DESC_SIZE << 16:
             raise VirtioError(f"an indirect table of {length} bytes")
+        start = address - self.low
+        if start >= 0 and address + length <= self.high:
+            return self.ram[start : start + length]
         try:
             views = self.memory.view(address, length)
         except GuestMemoryError:

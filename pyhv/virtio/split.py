@@ -69,7 +69,8 @@ class SplitRing(RingBase):
         if self.version != self.memory.version and not self.placed():
             return None
         size = self.size
-        for _ in range(size):
+        refused = 0
+        while refused < size:
             position = self.next
             if position == self.seen and not self._look():
                 return None
@@ -82,6 +83,7 @@ class SplitRing(RingBase):
                 chain = self._take(position, head)
             except VirtioError as error:
                 self.refuse(position, (head, 1), str(error))
+                refused += 1
                 continue
             if self.order is not None:
                 self.order.take(position)
