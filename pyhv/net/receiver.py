@@ -143,9 +143,9 @@ class Receiver:
                 queue.push(taken)
                 continue
             keep(taken)
-            if len(ranges) + len(writable) > MOST_PIECES:
-                return ranges, room, True
             ranges += writable
+            if len(ranges) > MOST_PIECES:
+                return ranges[: -len(writable)], room, True
             room += size
         return ranges, room, False
 

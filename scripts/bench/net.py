@@ -141,25 +141,25 @@ class Setup:
 def tap(rounds: int) -> Iterator[Row]:
     """Frames of 64 KiB with offloads through a tap."""
     name = f"pyhvbench{os.getpid()}"
-    rows: list[tuple[str, Callable[[Setup], float], bool]] = [
-        ("64 KiB frames, tap to guest, indirect chains", Setup.receive, False),
-        ("64 KiB frames, tap to guest, merged pages", Setup.receive, True),
-        ("64 KiB frames, guest to tap", Setup.transmit, False),
+    rows: list[tuple[str, Callable[[Setup], float], bool, float | None]] = [
+        ("64 KiB frames, tap to guest, a chain each", Setup.receive, False, TARGET_GBIT),
+        ("64 KiB frames, tap to guest, 17 buffers each", Setup.receive, True, None),
+        ("64 KiB frames, guest to tap, a chain each", Setup.transmit, False, TARGET_GBIT),
     ]
     try:
         if os.geteuid():
             raise NotMeasured("a tap in a namespace needs root")
         make_namespace(name)
         try:
-            for title, side, mergeable in rows:
+            for title, side, mergeable, target in rows:
                 setup = Setup(name, mergeable=mergeable)
                 try:
                     (speed,) = interleaved([lambda setup=setup, side=side: side(setup)], rounds)  # type: ignore[misc]
                 finally:
                     setup.close()
-                yield Row(title, f"{speed:.1f} Gb/s", "", speed, at_least=TARGET_GBIT, unit="Gbit/s")
+                yield Row(title, f"{speed:.1f} Gb/s", "", speed, at_least=target, unit="Gbit/s")
         finally:
             remove_namespace(name)
     except (NotMeasured, pyhv.PyhvError, OSError) as error:
-        for title, _, _ in rows:
-            yield Row(title, "", "", None, at_least=TARGET_GBIT, unit="Gbit/s", note=str(error))
+        for title, _, _, target in rows:
+            yield Row(title, "", "", None, at_least=target, unit="Gbit/s", note=str(error))
