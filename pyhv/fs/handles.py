@@ -12,7 +12,6 @@ from pyhv.fs import descriptors
 from pyhv.fs.tree import PROC, failure
 
 if TYPE_CHECKING:
-    from pyhv.fs.listing import Entry
     from pyhv.fs.tree import Node, Tree
 
 KEPT = 256
@@ -22,20 +21,20 @@ _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
 class Handle:
-    """An open file, or an open directory with the entries that were read from it and not yet given.
+    """An open file, or an open directory with records of it that were read and not yet given.
 
-    `fd` is -1 for a directory on which something is mounted that is not entered. `cookie` is the position after the entry
-    that was given last, `entries[index:]` come next.
+    `fd` is -1 for a directory on which something is mounted that is not entered. `cookie` is the place after the entry that
+    was given last; what comes next are the `records` of the host from `position` on.
     """
 
-    __slots__ = ("cookie", "entries", "fd", "id", "index", "node")
+    __slots__ = ("cookie", "fd", "id", "node", "position", "records")
 
     def __init__(self, number: int, node: Node, fd: int) -> None:
         self.id = number
         self.node = node
         self.fd = fd
-        self.entries: list[Entry] = []
-        self.index = 0
+        self.records = b""
+        self.position = 0
         self.cookie = 0
 
 

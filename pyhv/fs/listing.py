@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from pyhv.fs.handles import Handle
     from pyhv.fs.server import Server
 
-    Entry = tuple[int, int, int, bytes]
-    """Inode number, position after the entry, type (DT_*), name."""
-
 HOST_DIRENT = Struct("<QqHB")
-"""struct linux_dirent64: d_ino, d_off, d_reclen, d_type; the name follows."""
+"""struct linux_dirent64: d_ino, d_off (where the next one is), d_reclen, d_type; the name follows, then a NUL."""
 DT_DIR = 4
 DOTS = (b".", b"..")
 
@@ -27,38 +24,35 @@ _U64 = (1 << 64) - 1
 _NO_ENTRY = bytes(ENTRY_OUT.size)
 
 
-def parse(records: bytes) -> list[Entry]:
-    """The entries in the records that getdents64 gave."""
-    entries: list[Entry] = []
-    position = 0
-    while position < len(records):
-        inode, cookie, length, kind = HOST_DIRENT.unpack_from(records, position)
-        start = position + HOST_DIRENT.size
-        entries.append((inode, cookie, kind, records[start : records.index(0, start)]))
-        position += length
-    return entries
-
-
 def _fill(handle: Handle) -> bool:
     """Read on; False at the end of the directory."""
-    if handle.fd >= 0:
+    if handle.fd < 0:
+        records = _dots(handle)
+    else:
         records = calls.getdents(handle.fd)
         if not records and handle.cookie == 0:  # ext4 says so once, if its end was the first place that was looked at
             os.lseek(handle.fd, 0, os.SEEK_SET)
             records = calls.getdents(handle.fd)
-        handle.entries = parse(records)
-    else:
-        node, at = handle.node, handle.cookie
-        handle.entries = [(node.inode, n, DT_DIR, name) for n, name in enumerate(DOTS, 1) if n > at]
-    handle.index = 0
-    return bool(handle.entries)
+    handle.records = records
+    handle.position = 0
+    return bool(records)
+
+
+def _dots(handle: Handle) -> bytes:
+    """The records of an empty directory, from the handle's position on."""
+    records = [
+        HOST_DIRENT.pack(handle.node.inode, number, 24, DT_DIR) + name.ljust(5, b"\0")
+        for number, name in enumerate(DOTS, 1)
+        if number > handle.cookie
+    ]
+    return b"".join(records)
 
 
 def _seek(handle: Handle, cookie: int) -> None:
-    if cookie == handle.cookie and (cookie or not handle.entries):
+    if cookie == handle.cookie and (cookie or not handle.records):
         return
-    handle.entries = []
-    handle.index = 0
+    handle.records = b""
+    handle.position = 0
     handle.cookie = -1
     if handle.fd >= 0:
         os.lseek(handle.fd, cookie, os.SEEK_SET)
@@ -71,9 +65,11 @@ def entries(server: Server, handle: Handle, cookie: int, size: int, *, plus: boo
     out: list[bytes] = []
     number, device, root = server.attributes.number, handle.node.device, server.tree.root
     while True:
-        if handle.index >= len(handle.entries) and not _fill(handle):
+        if handle.position >= len(handle.records) and not _fill(handle):
             break
-        inode, cookie, kind, name = handle.entries[handle.index]
+        records, start = handle.records, handle.position + HOST_DIRENT.size
+        inode, cookie, step, kind = HOST_DIRENT.unpack_from(records, handle.position)
+        name = records[start : records.index(0, start)]
         length = DIRENT.size + len(name)
         padded = length + 7 & ~7
         size -= padded + (ENTRY_OUT.size if plus else 0)
@@ -81,7 +77,7 @@ def entries(server: Server, handle: Handle, cookie: int, size: int, *, plus: boo
             if not out:
                 raise failure(errno.EINVAL)
             break
-        handle.index += 1
+        handle.position += step
         handle.cookie = cookie
         if name in DOTS:
             if handle.node is root:
