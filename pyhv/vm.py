@@ -124,7 +124,8 @@ class Vm:
         from pyhv.attach import Attached
 
         self._attached = Attached(self, pc)
-        self._attached.attach()
+        with self.lock:
+            self._attached.attach()
         self.handle.pace(self._attached.live)
 
     @property

@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return EXIT_INTERRUPTED
+    except Exception as error:  # a mistake of pyhv's own is no verdict on the guest: it must not end with Python's status 1
+        from traceback import print_exc
+
+        print_exc()
+        return _complain(f"a bug in pyhv: {type(error).__name__}: {error}")
 
 
 def emit(text: str) -> None:

@@ -4,10 +4,14 @@ It asserts nothing itself. A part that breaks leaves its traceback in its file, 
 file already are left out.
 """
 
+import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -25,6 +29,7 @@ from guest_table import CASES, GuestCase  # noqa: E402
 
 LINUX_TIMEOUT = 120.0
 CONFORMANCE_TIMEOUT = 400.0
+DISK_SIZE = 1 << 20
 
 
 def image_of(name: str) -> Path:
@@ -82,11 +87,48 @@ def pages(hugepages: str) -> dict[str, object]:
         return result.to_dict() | {"kvm": vm.handle.statistics()}
 
 
-def command(*words: str) -> dict[str, object]:
+def command(*words: str, timeout: float = 120) -> dict[str, object]:
     done = subprocess.run(
-        [PROJECT / ".venv/bin/pyhv", *words], capture_output=True, text=True, timeout=120, check=False
+        [PROJECT / ".venv/bin/pyhv", *words], capture_output=True, text=True, timeout=timeout, check=False
     )
     return {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+
+def with_devices() -> dict[str, object]:
+    """A command inside Debian's kernel: its root over virtio-fs, a disk, a folder, and a server of this host's."""
+    with tempfile.TemporaryDirectory() as scratch, socket.create_server(("127.0.0.1", 0)) as server:
+        disk = Path(scratch) / "disk.img"
+        disk.write_bytes(bytes(range(256)) * (DISK_SIZE // 256))
+        folder = Path(scratch) / "folder"
+        folder.mkdir()
+        threading.Thread(target=_greet, args=(server,), daemon=True).start()
+        script = f"""
+            uname -r
+            md5sum < /dev/vda
+            echo changed | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null
+            exec 3<>/dev/tcp/10.0.2.2/{server.getsockname()[1]} && cat <&3
+            mkdir /tmp/share && mount -t virtiofs share /tmp/share && echo shared > /tmp/share/file
+            echo apart >&2
+            exit 9
+        """
+        ran = command(
+            *("run", str(KERNELS / "cloud" / "vmlinuz"), "--require", "amd-v", "--timeout", "200"),
+            *("--disk", str(disk), "--net", "user", "--share", f"{folder},writable", "--", "bash", "-c", script),
+            timeout=240,
+        )
+        shared = folder / "file"
+        return ran | {
+            "release": Path(KERNELS / "cloud" / "modules").resolve().name,
+            "read": hashlib.md5(bytes(range(256)) * (DISK_SIZE // 256)).hexdigest(),
+            "disk": disk.read_bytes()[:8].decode(errors="replace"),
+            "shared": shared.read_text() if shared.exists() else None,
+        }
+
+
+def _greet(server: socket.socket) -> None:
+    client, _ = server.accept()
+    with client:
+        client.sendall(b"greetings from the host\n")
 
 
 def conformance(artifacts: Path) -> dict[str, object]:
@@ -121,6 +163,7 @@ def parts(artifacts: Path) -> dict[str, Callable[[], dict[str, object]]]:
         "linux-pvh": lambda: linux("vmlinux", 1, cmdline="quiet"),
         "linux-hugepages": lambda: linux("vmlinuz", 1, hugepages="2M", cmdline="quiet", memory="128M"),
         "linux-irqchip": lambda: linux("vmlinuz", 2, irqchip="kernel", cmdline="quiet"),
+        "linux-devices": with_devices,
         "conformance": lambda: conformance(artifacts),
     }
     return found

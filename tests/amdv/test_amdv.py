@@ -53,6 +53,15 @@ def test_debian_reaches_userspace_and_powers_off(part: Part, name: str, format: 
     assert result["guest_status"] is None
 
 
+def test_a_command_inside_linux_with_disk_network_and_folder(part: Part) -> None:
+    ran = part("linux-devices")
+    shown = json.dumps(ran, indent=1)
+    assert ran["stdout"].splitlines() == [ran["release"], f"{ran['read']}  -", "greetings from the host"], shown
+    assert ran["stderr"] == "apart\n", shown
+    assert ran["status"] == 9, shown
+    assert (ran["disk"], ran["shared"]) == ("changed\n", "shared\n"), shown
+
+
 def test_nested_tables_map_small_pages(part: Part) -> None:
     pages = part("pages-4k")["kvm"]
     assert pages["pages_4k"] >= 226, "the guest touches as many"

@@ -261,3 +261,15 @@ def test_nothing_stays_open(pyhv_run: Pyhv, guest: Guest) -> None:
     pyhv_run(guest("hello"), "--initrd", "/nowhere")
     pyhv_run(guest("spin"), "--timeout", "0.1")
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_bug_of_ours_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], guest: Guest
+) -> None:
+    def broken(options: object) -> int:
+        raise IndexError("nobody expected this")
+
+    monkeypatch.setattr("pyhv.cli.run.command", broken)
+    assert main(["run", str(guest("hello"))]) == 125
+    said = capfd.readouterr().err
+    assert "Traceback" in said and said.endswith("a bug in pyhv: IndexError: nobody expected this\n")
