@@ -4,7 +4,6 @@
  */
 #include "smp.h"
 #include "apic.h"
-#include "gdt.h"
 #include "guest.h"
 #include "isr.h"
 #include "platform.h"
@@ -14,12 +13,9 @@ enum { ROUNDS = 250, IPI_VECTOR = 0x40, MILLISECOND = 1000000, PATIENCE = 5000 }
 static unsigned char apic_ids[MAX_CPUS];
 static unsigned cpus;
 
-static volatile unsigned char up[256];  /* by APIC ID: how often it arrived */
-static volatile unsigned arrived, mismatched, finished, interrupted;
+static volatile unsigned mismatched, finished, interrupted;
 static volatile unsigned counter;       /* not atomic: only the lock protects it */
 static volatile int lock;
-
-extern const char trampoline[], trampoline_end[];
 
 static void atomic_increment(volatile unsigned *p) { __asm__ volatile("lock incl %0" : "+m"(*p)); }
 
@@ -50,20 +46,14 @@ static void on_ipi(struct frame *frame)
     apic_eoi();
 }
 
-void ap_main(unsigned number);
-
 void ap_main(unsigned number)
 {
     uint32_t id[4];
 
     (void)number;
-    isr_load();
-    apic_enable();
     cpuid(1, 0, id);
     if (id[1] >> 24 != apic_id())
         atomic_increment(&mismatched);
-    __asm__ volatile("lock incb %0" : "+m"(up[apic_id()]));
-    atomic_increment(&arrived);
     count_under_lock();
     atomic_increment(&finished);
     for (;;)
@@ -76,30 +66,6 @@ static int wait_for(volatile unsigned *value, unsigned wanted, unsigned millisec
     while (*value != wanted && milliseconds--)
         apic_sleep(MILLISECOND);
     return *value == wanted;
-}
-
-/* The universal start-up algorithm (MultiProcessor Specification 1.4, B.4): INIT, a pause, SIPI; and another SIPI
- * to whoever missed the first. */
-static void start_all(unsigned self)
-{
-    unsigned others = cpus - 1;
-
-    gdt[CODE32 / 8] = 0x00cf9b000000ffff;
-    __builtin_memcpy((void *)TRAMPOLINE, trampoline, trampoline_end - trampoline);
-    for (unsigned i = 0; i < cpus; i++)
-        if (apic_ids[i] != self)
-            apic_send(apic_ids[i], ICR_INIT);
-    apic_sleep(10 * MILLISECOND);
-    for (unsigned i = 0; i < cpus; i++)
-        if (apic_ids[i] != self)
-            apic_send(apic_ids[i], ICR_STARTUP | TRAMPOLINE >> 12);
-    if (wait_for(&arrived, others, 100))
-        return;
-    for (unsigned i = 0; i < cpus; i++)
-        if (apic_ids[i] != self && !up[apic_ids[i]])
-            apic_send(apic_ids[i], ICR_STARTUP | TRAMPOLINE >> 12);
-    if (!wait_for(&arrived, others, PATIENCE))
-        fail("%u of %u processors came up", arrived + 1, cpus);
 }
 
 int main(void)
@@ -119,16 +85,15 @@ int main(void)
     unsigned self = apic_id();
     cpuid(1, 0, id);
     check(id[1] >> 24 == self);
-    up[self] = 1;
-    if (cpus > 1)
-        start_all(self);
+    if (smp_start(apic_ids, cpus) != cpus)
+        fail("%u of %u processors came up", smp_running(), cpus);
     count_under_lock();
     if (!wait_for(&finished, cpus - 1, PATIENCE))
         fail("only %u processors finished counting", finished + 1);
 
     for (unsigned i = 0; i < cpus; i++)
-        if (up[apic_ids[i]] != 1)
-            fail("the processor with APIC ID %u came up %u times", apic_ids[i], up[apic_ids[i]]);
+        if (smp_up[apic_ids[i]] != 1)
+            fail("the processor with APIC ID %u came up %u times", apic_ids[i], smp_up[apic_ids[i]]);
     if (mismatched)
         fail("on %u processors CPUID and the APIC disagree about the ID", mismatched);
     print("smp: all up, each with its own APIC ID\n");

@@ -1,7 +1,10 @@
 /* Random buffers and random descriptors, in every queue of any device; `seed` decides which. */
 #include "hostile.h"
+#include "apic.h"
+#include "isr.h"
+#include "smp.h"
 
-enum { ROUNDS = 16, CHAINS = 6 };
+enum { ROUNDS = 16, CHAINS = 6, WAKE_VECTOR = 0x41 };
 
 static void offer(struct target *t, unsigned queue)
 {
@@ -79,9 +82,101 @@ static void random_descriptors(struct target *t)
     }
 }
 
+/*
+ * Another processor writes all over the rings and buffers while the device looks at them; without one, this one does between
+ * two notifications. What is checked must not be read again.
+ */
+static struct target *volatile victim;  /* while another processor is to do so */
+static volatile unsigned scribblers, victim_left;
+
+/* Writes that lead devices into the sandbox, or out of memory. */
+static void scribble(struct target *t, uint32_t *luck)
+{
+    *luck = *luck * 1664525 + 1013904223;
+    uint32_t v = *luck >> 8;
+    struct virtq *q = &t->q[v % t->queues];
+    volatile struct virtq_desc *desc = &q->desc[(v >> 2) % 8];
+
+    switch (v >> 6 & 7) {
+    case 0: desc->address = (uintptr_t)sandbox + (v >> 9) % (SANDBOX - 4096); break;
+    case 1: desc->address = (uint64_t)v << 33 | 1ull << 62; break;
+    case 2: desc->length = (v >> 9) % 2048; break;
+    case 3: desc->length = v | 1u << 31; break;
+    case 4: desc->flags = v >> 9 & 7; break;
+    case 5: desc->next = (v >> 9) % 20; break;
+    case 6: ((volatile uint32_t *)sandbox)[(v >> 9) % 16] = v >> 16 & 1 ? v | NO_PAGE : NO_PAGE; break;
+    case 7: q->avail->ring[(v >> 9) % q->size] = v >> 19; break;
+    }
+}
+
+static void on_wake(struct frame *frame)
+{
+    (void)frame;
+    apic_eoi();
+}
+
+void ap_main(unsigned number)
+{
+    uint32_t luck = seed + number;
+    struct target *t;
+
+    isr_set(WAKE_VECTOR, on_wake);
+    for (scribblers = 1;;) {
+        irq_wait();
+        while (number == 1 && (t = victim))
+            scribble(t, &luck);
+        if (number == 1)
+            victim_left = 1;
+    }
+}
+
+static void scribble_on(struct target *t)
+{
+    if (!scribblers)
+        return;
+    victim_left = 0;
+    victim = t;
+    apic_send(0, ICR_FIXED | ICR_ALL_BUT_SELF | WAKE_VECTOR);
+}
+
+static void scribble_no_more(const struct target *t)
+{
+    victim = NULL;
+    for (unsigned i = 0; scribblers && !victim_left; i++) {
+        check(i < BOUND);
+        glance(t);
+    }
+}
+
+static void rings_written_meanwhile(struct target *t)
+{
+    uint32_t luck = chance();
+
+    for (unsigned round = 0; round < ROUNDS / 2; round++) {
+        bring_up(t, F_INDIRECT);
+        for (unsigned queue = 0; queue < t->queues; queue++) {
+            fill(t);
+            offer(t, queue);
+        }
+        scribble_on(t);
+        for (unsigned i = 0; i < 24; i++) {
+            struct virtq *q = &t->q[i % t->queues];
+
+            if (!scribblers)
+                scribble(t, &luck);
+            expose(q, i % 16);
+            raw_notify(&t->device, q->index);
+        }
+        scribble_no_more(t);
+        glance(t);
+    }
+    virtio_reset(&t->device);
+}
+
 #define CASE(name) {#name, name}
 const struct attack content_attacks[] = {
     CASE(random_buffers),
     CASE(random_descriptors),
+    CASE(rings_written_meanwhile),
     {0},
 };

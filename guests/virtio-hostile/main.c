@@ -9,6 +9,7 @@
 #include "apic.h"
 #include "isr.h"
 #include "platform.h"
+#include "smp.h"
 #include "startinfo.h"
 #include "virtio_blk.h"
 #include "virtio_mmio.h"
@@ -236,6 +237,8 @@ static void choose_witness(const struct target *attacked)
     }
 }
 
+static unsigned char apic_ids[MAX_CPUS];
+
 static void on_nmi(struct frame *frame) { (void)frame; }
 
 int main(const struct start_info *info)
@@ -245,6 +248,7 @@ int main(const struct start_info *info)
     isr_init();
     isr_set(NMI, on_nmi);
     apic_enable();
+    smp_start(apic_ids, platform_cpus(apic_ids, MAX_CPUS));
     seed = command_number(arguments, "seed", 1) | 1u << 31;
     first = command_number(arguments, "from", 0);
     last = first + command_number(arguments, "count", 1u << 30);

@@ -1,9 +1,10 @@
 /*
- * Where an application processor starts: a SIPI with vector V begins at V000:0000 in real mode. main() copies the
+ * Where an application processor starts: a SIPI with vector V begins at V000:0000 in real mode. smp_start() copies the
  * real mode part to page 8. From there on it goes the boot processor's way, with the same segments and page
  * tables: to protected mode, to long mode; then it takes a number and with it a stack, and calls
- * ap_main(number). Numbers start at 1: the boot processor is 0.
+ * smp_arrive(number). Numbers start at 1: the boot processor is 0.
  */
+#ifdef __x86_64__
 #include "smp.h"
 
     .text
@@ -54,7 +55,7 @@ long_mode:
     imul    $STACK_BYTES, %edi, %eax        /* numbers start at 1: this is the end of its own stack */
     lea     ap_stacks(%rax), %rsp
     xor     %ebp, %ebp
-    call    ap_main
+    call    smp_arrive
 1:  cli
     hlt
     jmp     1b
@@ -68,4 +69,5 @@ next_number:
     .align 16
 ap_stacks:
     .skip   STACK_BYTES * MAX_CPUS
+#endif
     .section .note.GNU-stack, "", @progbits
