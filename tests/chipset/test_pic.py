@@ -345,3 +345,12 @@ def test_any_use_keeps_the_invariants(steps):
         for chip in (board.pic.master, board.pic.slave):
             assert chip.output is (chip.pending() is not None)
             assert 0 <= chip.irr <= 0xFF and 0 <= chip.isr <= 0xFF and 0 <= chip.lowest <= 7
+
+
+def test_firmware_leaves_the_irqs_level_triggered_that_the_board_shares():
+    pic, ports = Pic(levels=1 << 10 | 1 << 11 | 1 << 8), port_space()
+    pic.attach(ports, mmio_space())
+    assert ports.read(0x4D0, 2) == 0x0C00
+    ports.write(0x4D1, 1, 0)
+    pic.reset()
+    assert ports.read(0x4D1, 1) == 0x0C
