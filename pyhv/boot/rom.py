@@ -1,8 +1,8 @@
 """PC firmware: a ROM that ends at 4 GiB, its last 256 KiB also below 1 MiB, and the processor at the reset vector.
 
 The copy below 1 MiB lies in RAM, as if the firmware had already told the chipset to shadow the BIOS and copied itself:
-the host bridge has no registers by which it could ask. Real-mode code runs and keeps its variables there. What the firmware is to
-boot it reads from fw_cfg (`pyhv.boot.offer`).
+the host bridge has no registers by which it could ask. Real-mode code runs and keeps its variables there. What the
+firmware is to boot it reads from fw_cfg (`pyhv.boot.offer`).
 """
 
 from __future__ import annotations
