@@ -38,6 +38,7 @@ void virtio_begin(struct virtio *d, uint64_t wanted)
 {
     unsigned status = STATUS_ACKNOWLEDGE;
 
+    d->patience = PATIENCE;
     virtio_reset(d);
     d->bus->set_status(d, status);
     d->bus->set_status(d, status |= STATUS_DRIVER);
@@ -71,7 +72,7 @@ int virtio_wait(struct virtq *q)
     struct virtio *d = q->device;
 
     do {
-        if (!apic_wait(&d->interrupts, d->awaited + 1, PATIENCE))
+        if (!apic_wait(&d->interrupts, d->awaited + 1, d->patience))
             return 0;
         d->awaited++;
     } while (q->used->idx == q->seen);
@@ -83,7 +84,7 @@ int virtio_wait_shared(struct virtq *q)
     struct virtio *d = q->device;
 
     while (q->used->idx == q->seen) {
-        if (!apic_wait(&d->interrupts, d->awaited + 1, PATIENCE))
+        if (!apic_wait(&d->interrupts, d->awaited + 1, d->patience))
             return 0;
         d->awaited = d->interrupts;
     }

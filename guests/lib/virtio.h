@@ -22,7 +22,7 @@ enum {
     ISR_QUEUE = 1,              /* interrupt status: 4.1.4.5, 4.2.2 */
     ISR_CONFIG = 2,
 
-    PATIENCE = 10000,           /* milliseconds until an interrupt counts as lost */
+    PATIENCE = 10000,           /* milliseconds until an interrupt counts as lost, as drivers begin */
 };
 
 #define FEATURE(number) (1ull << (number))
@@ -40,6 +40,7 @@ struct virtio {
     int (*wait)(struct virtq *);        /* until a buffer was used; 0 when none was in time */
     volatile unsigned interrupts, config_interrupts;    /* those that came */
     unsigned awaited;           /* those that were waited for */
+    unsigned patience;          /* milliseconds until one counts as lost */
 
     uintptr_t registers;        /* MMIO: its page; PCI: the common configuration */
     unsigned gsi;               /* MMIO: its input of the I/O APIC */

@@ -20,6 +20,7 @@ enum {
     LINE = 60,
 
     ECHO_PORT = 7,              /* RFC 862 */
+    ECHO_PATIENCE = 3000,       /* milliseconds: it need not be there */
     FRAMES = 64,                /* that are looked at for an answer */
     UNKNOWN_REQUEST = 77,
 };
@@ -114,6 +115,7 @@ static void use_net(struct virtio *d)
     check(known);
     print_mac("net: 10.0.2.2 is at ", they.mac);
 
+    d->patience = ECHO_PATIENCE;
     check(net_send(&n, frame, udp_datagram(frame, &we, &they, ECHO_PORT, greeting, sizeof greeting)));
     for (unsigned i = 0; !data && i < FRAMES && (length = net_receive(&n, frame)); i++)
         data = udp_from(frame, length, &we, &they, ECHO_PORT, &size);

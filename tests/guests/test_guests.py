@@ -1,12 +1,13 @@
 """Every guest of guests/, on every backend: its verdict and what it prints, as its README says."""
 
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from guest_table import CASES, GuestCase
+from guest_table import CASES, DEVICE_CASES, OTHER_DEVICES, GuestCase
 
 import pyhv
 from pyhv.hv.select import Selection, select
@@ -28,19 +29,30 @@ def once(case: GuestCase, image: Path, backend: Selection) -> pyhv.Result:
 
 
 def run(case: GuestCase, image: Path, backend: Selection, **fields: Any) -> pyhv.Result:
-    machine = pyhv.Machine(image, cpus=case.cpus, memory="64M", cmdline=case.cmdline, **fields)
+    with tempfile.TemporaryDirectory() as directory:
+        devices = case.devices(Path(directory))
+        machine = pyhv.Machine(
+            image, cpus=case.cpus, memory="64M", cmdline=case.cmdline, devices=devices, **fields
+        )
+        result = finish(case, machine, backend)
+        if result.outcome is case.outcome:
+            case.verify(Path(directory))
+        return result
+
+
+def finish(case: GuestCase, machine: pyhv.Machine, backend: Selection) -> pyhv.Result:
     with machine.start(backend=backend) as vm:
         if case.typed:
             vm.console.expect(case.ready, timeout=TIMEOUT)
             vm.console.send(case.typed)
         try:
-            return vm.wait(case.timeout or TIMEOUT)
+            return vm.wait(case.timeout or case.patience)
         except pyhv.VmTimeout:
             vm.end(pyhv.Outcome.TIMEOUT, "time is up")
             return vm.wait()
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + DEVICE_CASES, ids=str)
 def test_guest(case: GuestCase, guest: Guest, backend: Selection) -> None:
     result = once(case, guest(case.name), backend)
     assert (result.outcome, result.guest_status) == (case.outcome, case.status), result.report()
@@ -48,7 +60,7 @@ def test_guest(case: GuestCase, guest: Guest, backend: Selection) -> None:
     assert result.backend == backend.name
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.timeout], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES + DEVICE_CASES if not case.timeout], ids=str)
 def test_both_backends_print_the_same(case: GuestCase, guest: Guest) -> None:
     both = []
     for name in ("kvm", "sim"):
@@ -92,7 +104,9 @@ def test_guests_beside_each_other(guest: Guest, backend: Selection) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c.name in ("echo", "irq", "mmio") or str(c) == "smp-4-cpus"], ids=str
+    "case",
+    [c for c in CASES + DEVICE_CASES if str(c) in ("echo", "irq", "mmio", "smp-4-cpus", "virtio-mmio", "virtio-pci")],
+    ids=str,
 )
 def test_controllers_in_the_kernel(case: GuestCase, guest: Guest, kvm: Selection) -> None:
     """irqchip="kernel": the same PC, with KVM's own PIC, PIT and I/O APIC."""
@@ -101,12 +115,23 @@ def test_controllers_in_the_kernel(case: GuestCase, guest: Guest, kvm: Selection
     assert case.matches(result.console.splitlines()), result.report()
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if not c.typed and not c.timeout and c.name != "bench"], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES + DEVICE_CASES if not c.typed and not c.timeout and c.name not in ("bench", "virtio-hostile")],
+    ids=str,
+)
 def test_the_simulator_repeats_itself(case: GuestCase, guest: Guest, sim: Selection) -> None:
     first, second = (run(case, guest(case.name), sim) for _ in range(2))
     assert first.deterministic and first.instructions
     for name in ("instructions", "exits", "console", "unclaimed", "statistics", "registers", "last_exits"):
         assert getattr(first, name) == getattr(second, name), name
+
+
+@pytest.mark.parametrize("case", OTHER_DEVICES, ids=str)
+def test_the_hostile_driver_on_other_devices(case: GuestCase, guest: Guest, sim: Selection) -> None:
+    result = run(case, guest(case.name), sim)
+    assert (result.outcome, result.guest_status) == (case.outcome, case.status), result.report()
+    assert case.matches(result.console.splitlines()), result.report()
 
 
 def test_the_simulated_pc_has_no_peculiarities(guest: Guest, sim: Selection) -> None:
