@@ -61,7 +61,7 @@ MACHINE = (
     Option("--initrd", "initial RAM disk", "FILE"),
     Option("--cmdline", "kernel command line", "TEXT", alias="--append", default=""),
     Option("--module", "a boot module, with its arguments", "'FILE [ARGS]'", many=True, key="modules"),
-    Option("--memory", "RAM, as in 1G (default: 256M, for a COMMAND 512M)", "SIZE", short="-m"),
+    Option("--memory", "RAM, as in 512M (default: 256M)", "SIZE", short="-m"),
     Option("--cpus", "virtual CPUs (default: 1)", "N", default=1, convert=integer),
     Option("--format", f"how KERNEL is read: {', '.join(FORMATS)}", "NAME", default="auto", convert=choice(FORMATS)),
     Option("--load-address", "flat images: where they go (default: 0x7c00)", "ADDR", default=0x7C00, convert=integer),
@@ -107,7 +107,7 @@ RUN = Command(
     "pyhv.cli.run",
     (*MACHINE, *LINUX),
     (KERNEL,),
-    Positional("COMMAND", "a program of the root, found by PATH"),
+    Positional("COMMAND", "a program of the root, found by PATH; the machine has 512M unless told otherwise"),
 )
 TRACE = Command(
     "trace",

@@ -213,7 +213,7 @@ def _folder(root: str | PathLike[str]) -> str:
 def _share(folder: str, writable: bool, transport: str) -> Peripheral:
     from pyhv.peripherals.share import Share
 
-    return Share(folder, tag=ROOT_TAG, writable=writable, xattr="write" if writable else "none", transport=transport)
+    return Share(folder, tag=ROOT_TAG, writable=writable, xattr="write" if writable else "read", transport=transport)
 
 
 def _environment(folder: str | None, terminal: bool) -> dict[str, str]:
