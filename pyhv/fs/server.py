@@ -155,7 +155,14 @@ class Server:
         except (OverflowError, ValueError):  # a number beyond what the host takes, a name with a NUL
             error, reply = -errno.EINVAL, b""
         size = _OUT + len(reply)
-        message.write(_reply_header(size, error, unique) + reply)
+        header = _reply_header(size, error, unique)
+        if reply and room <= WHOLE:
+            views = message.writable_views()
+            if len(views) == 2 and len(views[0]) == _OUT:  # as Linux lays out what it waits for
+                views[0][:] = header
+                views[1][: len(reply)] = reply
+                return size
+        message.write(header + reply)
         return size
 
     @staticmethod

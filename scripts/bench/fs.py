@@ -22,7 +22,7 @@ REQUESTS = 256
 REPEAT = 8
 PAGE = 4096
 QUEUE = 1
-SMALL, LARGE = 50_000, 15_000
+SMALL, LARGE = 40_000, 10_000
 """Requests a second that are asked for: those that move little, and those of 128 KiB."""
 
 
