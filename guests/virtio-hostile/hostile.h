@@ -37,7 +37,7 @@ struct attack {
 
 extern const struct attack chain_attacks[], ring_attacks[], queue_attacks[], status_attacks[], mmio_attacks[], pci_attacks[],
     register_attacks[], block_attacks[], net_attacks[], content_attacks[],
-    packed_attacks[];
+    packed_attacks[], fs_attacks[], vsock_attacks[], console_attacks[], balloon_attacks[];
 
 extern volatile uint8_t sandbox[SANDBOX];
 extern struct virtq_memory rings[QUEUES], decoys[QUEUES];

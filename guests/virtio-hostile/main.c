@@ -176,10 +176,14 @@ static void attack_target(struct target *t)
     }
     run_all(t, register_attacks);
     run_all(t, is_pci(&t->device) ? pci_attacks : mmio_attacks);
-    if (t->device.type == VIRTIO_BLOCK)
-        run_all(t, block_attacks);
-    if (t->device.type == VIRTIO_NET)
-        run_all(t, net_attacks);
+    switch (t->device.type) {
+    case VIRTIO_BLOCK: run_all(t, block_attacks); break;
+    case VIRTIO_NET: run_all(t, net_attacks); break;
+    case VIRTIO_CONSOLE: run_all(t, console_attacks); break;
+    case VIRTIO_BALLOON: run_all(t, balloon_attacks); break;
+    case VIRTIO_VSOCK: run_all(t, vsock_attacks); break;
+    case VIRTIO_FS: run_all(t, fs_attacks); break;
+    }
 }
 
 /* Where a device answers at once to what it is given, if only by giving it back. */

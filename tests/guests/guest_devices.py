@@ -95,5 +95,14 @@ def check_size(directory: Path, transport: str) -> None:
     assert len(found) == SECTORS * SECTOR
 
 
+def check_confined(directory: Path, transport: str) -> None:
+    """A shared folder's guest left nothing beside the folder, and the read-only images as they were."""
+    images = [f"{transport}-readonly.img", f"{transport}-overlay.img"]
+    found = sorted(path.name for path in directory.iterdir())
+    assert found == sorted([*images, f"{transport}.console", f"{transport}.share"])
+    for name in images:
+        assert (directory / name).read_bytes() == original()
+
+
 def _sector(image: bytes | bytearray, sector: int) -> bytes:
     return bytes(image[sector * SECTOR : (sector + 1) * SECTOR])

@@ -282,7 +282,12 @@ DEVICE_CASES = (
 """Guests that need more than a PC has. They are told apart from CASES for whoever runs those on bare machines."""
 
 OTHER_DEVICES = tuple(
-    _hostile(f"other-{transport}", *((maker, transport) for maker in made.OTHERS), cmdline="seed=2026")
+    _hostile(
+        f"other-{transport}",
+        *((maker, transport) for maker in made.OTHERS),
+        left=((made.check_confined, transport),),
+        cmdline="seed=2026",
+    )
     for transport in ("mmio", "pci")
 )
 """The hostile driver against the rest of the devices."""
