@@ -173,7 +173,6 @@ def test_directories_that_changed_places(serve, folder, few_descriptors):
 
 def in_namespace(work):
     """Run `work` in a child process that has mounts of its own."""
-    unshare = getattr(os, "unshare", None)
     child = os.fork()
     if child == 0:
         status = 1
@@ -181,7 +180,7 @@ def in_namespace(work):
             import ctypes
 
             libc = ctypes.CDLL(None, use_errno=True)
-            if (unshare or libc.unshare)(0x20000) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, all of it
+            if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, all of it
                 os._exit(77)
 
             def mount(kind, where, source=b"none", flags=0):
