@@ -39,7 +39,10 @@ class Aside:
             ended.set()
             self._events.call_soon(lambda: done(error))
 
-        Thread(target=run, name="pyhv-storage", daemon=True).start()
+        try:
+            Thread(target=run, name="pyhv-storage", daemon=True).start()
+        except RuntimeError:  # the host has no more threads
+            run()
 
     def wait(self) -> None:
         """Return when no work is being done; its `done` may be still to come."""

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +68,29 @@ def test_qcow2(backend: Selection, guest: Callable[[str], Path], disk: Path, tmp
     assert_whole(path, after(), contents())
     assert disk.read_bytes() == contents()
     assert walk(path).data[:4] == b"QFI\xfb"
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_what_a_guest_flushed_is_there_when_the_machine_is_killed(
+    backend: Selection, guest: Callable[[str], Path], disk: Path, tmp_path: Path, format: str
+) -> None:
+    path, fields = disk, str(disk)
+    if format == "qcow2":
+        path = create(tmp_path / "disk.qcow2", SIZE, bits=9, backing=disk)
+        fields = f"{path},format=qcow2,backing"
+    command = [sys.executable, "-m", "pyhv", "run", str(guest("virtio-pci")), "--backend", backend.name, "--disk", fields]
+    machine = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert machine.stdout is not None
+    try:
+        assert b"block: flushed\n" in iter(machine.stdout.readline, b"")
+    finally:
+        machine.kill()
+        machine.communicate()
+    if format == "qcow2":
+        assert walk(path).check()[0] == []
+        assert digest(walk(path).disk(contents())) == digest(after())
+    else:
+        assert digest(path.read_bytes()) == digest(after())
 
 
 def test_an_overlay_is_forgotten(backend: Selection, guest: Callable[[str], Path], disk: Path) -> None:

@@ -131,6 +131,19 @@ def test_a_flush_that_fails():
         assert wait(disk, buffers) == [b.IOERR, b.OK]
 
 
+def test_a_host_without_threads_to_spare(monkeypatch):
+    def start(thread):
+        if thread.name == "pyhv-storage":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    real = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with threaded(Gate()) as disk:
+        disk.image.go.release()
+        assert wait(disk, add(disk, FLUSH, READ)) == [b.OK] * 2
+
+
 def test_a_reset_while_a_disk_is_flushed():
     with threaded(Gate()) as disk:
         [lost] = add(disk, FLUSH)
