@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 
 from pyhv._types import TYPE_CHECKING, Protocol
+from pyhv.errors import HostError
+from pyhv.log import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,14 +119,18 @@ class MessageRoutes:
         return IrqfdMessage(self, self._handle, gsi)
 
     def change(self, gsi: int, message: Msi | None) -> None:
-        """Route a GSI anew; tells the backend where that changes anything."""
+        """Route a GSI anew; tells the backend where that changes anything. A route that it refuses is none."""
         if self.routes.get(gsi) == message:
             return
         if message is None:
             del self.routes[gsi]
         else:
             self.routes[gsi] = message
-        self._changed()
+        try:
+            self._changed()
+        except HostError:
+            self.routes.pop(gsi, None)
+            raise
 
     def give_back(self, gsi: int) -> None:
         """The GSI can be another message's."""
@@ -133,35 +139,55 @@ class MessageRoutes:
 
 
 class IrqfdMessage:
-    """A message that leaves by an eventfd: any thread, or another process, may send it without the VMM."""
+    """A message that leaves by an eventfd: any thread, or another process, may send it without the VMM.
+
+    Where the host has no more descriptors or routes to give, the VMM sends it.
+    """
 
     def __init__(self, routes: MessageRoutes, handle: VmHandle, gsi: int) -> None:
         self._routes = routes
         self._handle = handle
         self._gsi = gsi
         self._fd = -1
-        self._armed = False
+        self._message: Msi | None = None
 
     def set(self, message: Msi | None) -> None:
-        self._armed = message is not None
-        if self._armed and self._fd < 0:
-            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._message = message
+        try:
             self._routes.change(self._gsi, message)
-            self._handle.add_irqfd(self._fd, self._gsi)
-        else:
-            self._routes.change(self._gsi, message)
+            if message is not None and self._fd < 0:
+                self._connect()
+        except (HostError, OSError) as error:
+            event("irqfd_refused", gsi=self._gsi, error=str(error))
+            self._disconnect()
+
+    def _connect(self) -> None:
+        fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._handle.add_irqfd(fd, self._gsi)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def _disconnect(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._handle.remove_irqfd(fd, self._gsi)
+            os.close(fd)
 
     def send(self) -> None:
-        if self._armed:
+        if self._message is None:
+            return
+        if self._fd >= 0:
             os.eventfd_write(self._fd, 1)
+        else:
+            self._handle.signal_msi(self._message)
 
     def close(self) -> None:
         if self._gsi < 0:
             return
-        if self._fd >= 0:
-            self._handle.remove_irqfd(self._fd, self._gsi)
-            os.close(self._fd)
-            self._fd = -1
-        self._armed = False
+        self._disconnect()
+        self._message = None
         self._routes.give_back(self._gsi)
         self._gsi = -1
