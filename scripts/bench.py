@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import devices, kvm, sim, start
+from bench import devices, fs, kvm, net, sim, start
 from bench.measure import NotMeasured, Row
 
 GROUPS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {
@@ -25,6 +25,9 @@ GROUPS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {
     "integer": (sim.integer, 5),
     "sim-lives": (sim.lives, 5),
     "linux": (sim.linux, 3),
+    "net": (net.tap, 5),
+    "shares": (fs.requests, 5),
+    "command": (devices.commands, 3),
     "rig": (devices.in_rig, 2),
 }
 """Each group with how often it is measured."""
