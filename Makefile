@@ -78,6 +78,6 @@ clean:
 	@$(MAKE) --no-print-directory -s -C guests clean
 	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	@find pyhv -name '*.so' -delete
-	@rm -f .venv/.installed pyhv/hv/kvm/_kvm.c pyhv/hv/sim/_silicon.c
+	@rm -f .venv/.installed pyhv/hv/kvm/_kvm.c pyhv/hv/sim/_silicon.c pyhv/linux/init.elf
 
 .PHONY: help deps deps-build deps-tiers venv guests run kernels test test-amdv test-sanitized check bench clean

@@ -170,9 +170,10 @@ def _report(result: CommandResult, options: Values, interrupted: bool) -> None:
     lines = []
     if result.error:
         lines.append(f"pyhv: {result.error}")
-        console = result.machine.tail().splitlines()
-        if console and not options.verbose and result.machine.outcome is not Outcome.STOPPED:
-            lines += ["pyhv: the kernel's last lines:", *(f"  {line}" for line in console)]
+        if not options.verbose and result.machine.outcome is not Outcome.STOPPED:
+            console = result.machine.tail().splitlines()
+            lines.append(f"pyhv: the kernel's last lines{':' if console else ' are none: -v has it print all that it does'}")
+            lines += [f"  {line}" for line in console]
     elif result.signal is not None or (result.status or 0) > HIGHEST_STATUS or options.verbose:
         lines.append(f"pyhv: {result.summary()}")
     if options.verbose:

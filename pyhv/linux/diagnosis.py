@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pyhv._types import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 INIT = "pyhv-init: "
 """What begins a line of the guest's init on the console."""
+LOADING = "cannot load the module "
 ENDED = (Outcome.POWER_OFF, Outcome.RESET, Outcome.PASSED, Outcome.FAILED)
 
 
@@ -58,8 +60,20 @@ def _failure(command: Command, report: Report) -> str:
         return f"the kernel {command.release} has no {report.missing}{needs}: {_modules(command)}"
     text, _, number = report.error.rpartition(": errno ")
     if text and number.isdigit():
-        return f"the guest's init: {text}: {os.strerror(int(number))}"
+        return f"the guest's init: {text}: {os.strerror(int(number))}{_mismatch(command, text, int(number))}"
     return f"the guest's init: {report.error}" if report.error else ""
+
+
+def _mismatch(command: Command, text: str, error: int) -> str:
+    """What is known of a module that the kernel does not take."""
+    tree = command.tree
+    path = None if tree is None else tree.find(text)
+    if tree is None or path is None or error != errno.ENOEXEC or not text.startswith(LOADING):
+        return ""
+    built_for = tree.info(path).version_magic.partition(" ")[0]
+    if built_for == command.release:
+        return ""
+    return f"; it is for the kernel {built_for}, and this one is {command.release}: --modules names the folder of its own"
 
 
 def _modules(command: Command) -> str:

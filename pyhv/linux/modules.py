@@ -67,6 +67,10 @@ class ModuleTree:
     def __contains__(self, name: str) -> bool:
         return module_name(name) in self._paths
 
+    def find(self, name: str) -> str | None:
+        """A module's path below the folder."""
+        return self._paths.get(module_name(name))
+
     def is_builtin(self, name: str) -> bool:
         """Whether the kernel has it without loading anything."""
         return module_name(name) in self._builtin
@@ -79,17 +83,18 @@ class ModuleTree:
         """
         order: dict[str, None] = {}
         for name in wanted:
-            found = self._find(name)
+            found = self._wanted(name)
             if found is not None:
                 self._add(found, order)
         for name in optional:
-            if name in self:
-                self._add(self._paths[module_name(name)], order)
+            found = self.find(name)
+            if found is not None:
+                self._add(found, order)
         return list(order)
 
-    def _find(self, name: str) -> str | None:
-        """A module's path, None where it need not be loaded."""
-        path = self._paths.get(module_name(name))
+    def _wanted(self, name: str) -> str | None:
+        """A module's path, None where it need not be loaded. Raises MissingModule."""
+        path = self.find(name)
         if path is not None or self.is_builtin(name) or not self.knows_builtin:
             return path
         raise MissingModule(self, module_name(name))
@@ -113,7 +118,7 @@ class ModuleTree:
         soft = [found for name in self._soft_before(path) for found in self._resolve(name)]
         if self._dependencies is not None:
             return [*soft, *reversed(self._dependencies.get(path, []))]
-        needed = [self._find(name) for name in self.info(path).depends]
+        needed = [self._wanted(name) for name in self.info(path).depends]
         return [*soft, *(found for found in needed if found is not None)]
 
     def _soft_before(self, path: str) -> list[str]:
@@ -129,7 +134,7 @@ class ModuleTree:
 
     def _resolve(self, name: str) -> list[str]:
         """The paths of the modules of that name or alias."""
-        path = self._paths.get(module_name(name))
+        path = self.find(name)
         if path is not None:
             return [path]
         if self._aliases is None:

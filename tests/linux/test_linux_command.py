@@ -435,6 +435,14 @@ def test_what_init_printed_explains_a_report_that_never_came(kernel: Path) -> No
     assert "cannot load the module /m.ko: Exec format error" in result.error and result.exit_code == 125
 
 
+def test_modules_of_another_kernel_are_told(kernel: Path) -> None:
+    (kernel.parent / "modules/overlay.ko").write_bytes(made_module("vermagic=5.5.5 SMP modversions"))
+    said = b"error cannot load the module /lib/modules/overlay.ko: errno %d\n"
+    assert f"it is for the kernel 5.5.5, and this one is {RELEASE}" in ended(kernel, said % 8).error
+    assert "5.5.5" not in ended(kernel, said % 2).error
+    assert "5.5.5" not in ended(kernel, (said % 8).replace(b"overlay", b"nothing")).error
+
+
 def test_a_line_on_the_console_is_no_report_of_a_status(kernel: Path) -> None:
     result = ended(kernel, b"started\n", console="pyhv-init: exit 0 0 0\n")
     assert not result.ok and result.exit_code == 125
