@@ -1,6 +1,6 @@
 /*
- * Descriptor chains that break the rules (2.6, 2.7.4, 2.7.5), on every queue of a device: each comes back unused, or the device
- * needs a reset; and chains that are within the rules but odd, which come back somehow.
+ * Descriptor chains that break the rules (2.6, 2.7.4, 2.7.5), on every queue of a device: each comes back unused, or the
+ * device needs a reset; and chains that are within the rules but odd, which come back somehow.
  */
 #include "hostile.h"
 

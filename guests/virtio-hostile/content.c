@@ -83,8 +83,8 @@ static void random_descriptors(struct target *t)
 }
 
 /*
- * Another processor writes all over the rings and buffers while the device looks at them; without one, this one does between
- * two notifications. What is checked must not be read again.
+ * Another processor writes all over the rings and buffers while the device looks at them; without one, this one does
+ * between two notifications. What was checked must not be read again.
  */
 static struct target *volatile victim;  /* while another processor is to do so */
 static volatile unsigned scribblers, victim_left;

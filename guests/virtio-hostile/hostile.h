@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-/* Balloons take page numbers and give the pages to the host: with these bits, at any offset, they are none of this guest's. */
+/* Balloons take page numbers, and the host takes the pages: with these bits, at any offset, none is this guest's. */
 #define NO_PAGE 0x80808080u
 
 enum {
@@ -35,9 +35,10 @@ struct attack {
     void (*run)(struct target *);
 };
 
-extern const struct attack chain_attacks[], ring_attacks[], queue_attacks[], status_attacks[], mmio_attacks[], pci_attacks[],
-    register_attacks[], block_attacks[], net_attacks[], content_attacks[],
-    packed_attacks[], fs_attacks[], vsock_attacks[], console_attacks[], balloon_attacks[];
+/* Each ends with one that has no name. */
+extern const struct attack status_attacks[], queue_attacks[], register_attacks[], mmio_attacks[], pci_attacks[];
+extern const struct attack ring_attacks[], chain_attacks[], packed_attacks[], content_attacks[];
+extern const struct attack block_attacks[], net_attacks[], console_attacks[], balloon_attacks[], vsock_attacks[], fs_attacks[];
 
 extern volatile uint8_t sandbox[SANDBOX];
 extern struct virtq_memory rings[QUEUES], decoys[QUEUES];

@@ -1,7 +1,7 @@
 /*
- * A driver that breaks the rules of virtio 1.2 one after the other, on every device that it finds over MMIO and PCI. After each
- * attack the device is reset and does a request as it should, and so does another device that was at work all the time. A
- * line for each: "ok BUS NAME ATTACK", or FAIL. It waits for nothing without end, and for nothing by a clock.
+ * A driver that breaks the rules of virtio 1.2 one after the other, on every device that it finds over MMIO and PCI. After
+ * each attack the device is reset and does a request as it should, and so does another device that was at work all the
+ * time. A line for each: "ok BUS NAME ATTACK", or FAIL. It waits for nothing without end, and for nothing by a clock.
  *
  * On the command line: seed=N for other random numbers, from=N and count=N for a part of the attacks, by their number.
  */

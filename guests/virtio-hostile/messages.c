@@ -99,7 +99,9 @@ static void fs_opcodes_with_random_arguments(struct target *t)
 /* Names that lead out of the folder. */
 static void fs_names(struct target *t)
 {
-    static const char *const names[] = {"..", ".", "", "/", "/etc/passwd", "../../../../etc/passwd", "folder/../..", "a/b", "\xff\xfe"};
+    static const char *const names[] = {
+        "..", ".", "", "/", "/etc/passwd", "../../../../etc/passwd", "folder/../..", "a/b", "\xff\xfe",
+    };
     static const unsigned opcodes[] = {1, 9, 10, 11, 22}; /* LOOKUP, MKDIR, UNLINK, RMDIR, GETXATTR */
 
     fs_start(t);

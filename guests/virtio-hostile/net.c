@@ -130,7 +130,8 @@ static void answer_into(struct target *t, uint64_t features, unsigned count, con
 
 static void no_room_for_frames(struct target *t)
 {
-    static const uint32_t none[] = {0}, tiny[] = {1, 1, 1, 1}, header[] = {HEADER, HEADER, HEADER}, little[] = {20, 1, 40, 13};
+    static const uint32_t none[] = {0}, tiny[] = {1, 1, 1, 1};
+    static const uint32_t header[] = {HEADER, HEADER, HEADER}, little[] = {20, 1, 40, 13};
 
     answer_into(t, 0, 0, none, DESC_WRITE);
     answer_into(t, 0, 1, none, DESC_WRITE);

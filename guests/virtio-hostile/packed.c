@@ -261,9 +261,10 @@ static void packed_at_random(struct target *t)
 
             for (unsigned i = n; i--;) {
                 unsigned flags = chance_below(10) ? chance_below(4) : chance() & 0x7f7f;
-                uint64_t address = chance_below(10) ? box(chance_below(SANDBOX - 1024)) : 1ull << chance_below(64) | 1ull << 62;
+                uint64_t nowhere = 1ull << chance_below(64) | 1ull << 62, there = box(chance_below(SANDBOX - 1024));
+                uint32_t length = chance_below(20) ? chance_below(1024) : chance() | 1u << 31;
 
-                put(q, i, address, chance_below(20) ? chance_below(1024) : chance() | 1u << 31, chance(), flags);
+                put(q, i, chance_below(10) ? there : nowhere, length, chance(), flags);
             }
             driver_event(q)->offset = chance();
             driver_event(q)->flags = chance_below(4);

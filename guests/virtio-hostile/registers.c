@@ -1,4 +1,4 @@
-/* Registers and configuration spaces in widths and at offsets that no driver uses (2.5.1, 4.1.3.1, 4.2.2.2), and random ones. */
+/* Registers and configuration spaces, in widths and at offsets that no driver uses (2.5.1, 4.1.3.1, 4.2.2.2). */
 #include "hostile.h"
 #include "virtio_mmio.h"
 #include "virtio_pci.h"

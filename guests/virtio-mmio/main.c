@@ -1,6 +1,6 @@
 /*
- * Block, network and entropy devices over MMIO, driven without an operating system: found by their registers or by the command
- * line, used through split queues, and heard of by level interrupts through the I/O APIC.
+ * Block, network and entropy devices over MMIO, driven without an operating system: found by their registers or by the
+ * command line, used through split queues, and heard of by level interrupts through the I/O APIC.
  */
 #include "apic.h"
 #include "guest.h"

@@ -1,6 +1,7 @@
 /*
- * Block, network and entropy devices over PCI, driven without an operating system: found in configuration space, by ports and
- * by memory, used through split queues, and heard of by MSI-X; then one of them by its interrupt pin.
+ * Block, network and entropy devices over PCI, driven without an operating system: found in configuration space, by
+ * ports and by memory, used through split queues, and heard of by MSI-X; then one of them by its interrupt pin, and after
+ * its ranges were moved.
  */
 #include "apic.h"
 #include "guest.h"
