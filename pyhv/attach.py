@@ -82,14 +82,16 @@ class Attached:
         for device in self.devices:
             device.reset()
 
-    def close(self) -> None:
-        """Have every device give back what it took of the host; one that fails does not keep the others."""
+    def close(self) -> str:
+        """Have every device give back what it took of the host; one that fails does not keep the others: what they say."""
         devices, self.devices = self.devices, []
+        failed = []
         for device in devices:
             try:
                 device.close()
             except (PyhvError, OSError) as error:
-                event("device_close_failed", device=device.label, error=str(error))
+                failed.append(f"{device.label}: {error}")
+        return "; ".join(failed)
 
     def _add_msrs(self, indices: Sequence[int], read: MsrRead, write: MsrWrite) -> None:
         for index in indices:

@@ -7,7 +7,7 @@ import time
 from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.pc import Pc
 from pyhv.console import Console
-from pyhv.errors import ConfigError, GuestFailed, GuestPanic, PyhvError, TripleFault, VmmError, VmTimeout
+from pyhv.errors import ConfigError, GuestFailed, GuestPanic, HostError, PyhvError, TripleFault, VmmError, VmTimeout
 from pyhv.hv.config import VmConfig
 from pyhv.hv.select import Selection, select
 from pyhv.lifecycle import Lifecycle, VerdictControl
@@ -458,7 +458,10 @@ class Vm:
         return make(f"the guest ended ({outcome.value if outcome else 'not started'}: {self.life.detail})")
 
     def close(self) -> None:
-        """Stop and reap: threads joined, devices closed, memory unmapped. Idempotent."""
+        """Stop and reap: threads joined, devices closed, memory unmapped. Idempotent.
+
+        Raises HostError, after all that, where a device could not keep what the guest had written.
+        """
         if self._closed:
             return
         if self.outcome is None:
@@ -468,14 +471,17 @@ class Vm:
                 self.result()
         finally:
             self._closed = True
+            failed = ""
             if self._attached is not None:
                 with self.lock:
-                    self._attached.close()
+                    failed = self._attached.close()
             if self._loop is not None:
                 self._loop.close()
             for vcpu in getattr(self, "vcpus", ()):
                 vcpu.close()
             self.handle.close()
+        if failed:
+            raise HostError(f"devices could not be closed: {failed}")
 
     def __enter__(self) -> Vm:
         return self
@@ -483,7 +489,12 @@ class Vm:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except HostError as error:
+            if value is None:
+                raise
+            value.add_note(str(error))
 
 
 def start(machine: Machine, *, backend: Backend = "auto", seed: int = 0, log: IO[bytes] | None = None) -> Vm:

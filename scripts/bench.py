@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import devices, fs, kvm, net, sim, start
+from bench import block, devices, fs, kvm, net, sim, start
 from bench.measure import NotMeasured, Row
 
 GROUPS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {
@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {
     "integer": (sim.integer, 5),
     "sim-lives": (sim.lives, 5),
     "linux": (sim.linux, 3),
+    "block": (block.reads, 5),
     "net": (net.tap, 5),
     "shares": (fs.requests, 5),
     "command": (devices.commands, 3),

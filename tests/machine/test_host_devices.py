@@ -247,8 +247,23 @@ class Failing(Ringer):
         raise OSError(5, "the host failed")
 
 
-def test_devices_are_closed_once_also_after_errors(run: Run) -> None:
+def test_what_a_device_could_not_keep_is_an_error_of_the_host(tmp_path: Path, backend: Selection) -> None:
     first, second = Failing(), Ringer()
+    second.address = ADDRESS + 0x1000
+    machine = pyhv.Machine(
+        tiny.image(tmp_path, tiny.exit(0), 32), format="flat", memory="4M", devices=[first, second]
+    )
+    with pytest.raises(pyhv.HostError, match=r"Failing: .*the host failed"):
+        pyhv.run(machine, backend=backend, timeout=PATIENCE)
+    assert (first.closed, second.closed) == (1, 1)
+    first.closed = 0
+    with pytest.raises(ZeroDivisionError), pyhv.Vm(machine, backend=backend):
+        raise ZeroDivisionError
+    assert first.closed == 1
+
+
+def test_devices_are_closed_once_also_after_errors(run: Run) -> None:
+    first, second = Ringer(), Ringer()
     second.address = ADDRESS + 0x1000
     run(tiny.exit(0), first, second).check()
     assert (first.closed, second.closed) == (1, 1)
