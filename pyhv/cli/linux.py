@@ -10,6 +10,7 @@ from pyhv.cli import EXIT_INTERRUPTED, emit
 from pyhv.cli.options import UsageError
 from pyhv.cli.run import machine_fields, open_log, tell, tell_statistics
 from pyhv.cli.terminal import Escapes, RawMode, is_foreground
+from pyhv.errors import HostError
 from pyhv.hv.select import select
 from pyhv.linux import Command
 from pyhv.linux.result import HIGHEST_STATUS
@@ -57,7 +58,7 @@ def run(options: Values) -> int:
         if log is not None:
             log.close()
     event("ended", outcome=machine.outcome.value, exits=machine.exits, unclaimed=machine.unclaimed)
-    _report(result, options, interrupted)
+    _report(result, options, machine.outcome is not Outcome.STOPPED and not isinstance(vm.life.error, HostError))
     return EXIT_INTERRUPTED if interrupted else result.exit_code
 
 
@@ -157,22 +158,22 @@ def _show(data: bytes) -> None:
         return
 
 
-def _report(result: CommandResult, options: Values, interrupted: bool) -> None:
-    """Say what the command's own status does not."""
+def _report(result: CommandResult, options: Values, explained: bool) -> None:
+    """Say what the command's own status does not; `explained`: whether the kernel's console can tell why it has none."""
     if options.json:
         import json
 
         emit(json.dumps(result.to_dict()) + "\n")
     if options.stats and not options.json:
         tell_statistics(result.machine)
-    if options.quiet or interrupted:
+    if options.quiet:
         return
     lines = []
     if result.error:
         lines.append(f"pyhv: {result.error}")
-        if not options.verbose and result.machine.outcome is not Outcome.STOPPED:
+        if not options.verbose and explained:
             console = result.machine.tail().splitlines()
-            lines.append(f"pyhv: the kernel's last lines{':' if console else ' are none: -v has it print all that it does'}")
+            lines.append("pyhv: the kernel's last lines:" if console else "pyhv: the kernel said nothing; -v has it say more")
             lines += [f"  {line}" for line in console]
     elif result.signal is not None or (result.status or 0) > HIGHEST_STATUS or options.verbose:
         lines.append(f"pyhv: {result.summary()}")
