@@ -2,7 +2,12 @@
 #include "hostile.h"
 #include "virtio_blk.h"
 
-enum { HALF = SANDBOX / 2, NEVER = 0xee };
+enum {
+    HALF = SANDBOX / 2,
+    NEVER = 0xee,
+    FREE_MEMORY = 32 << 20,     /* RAM that this guest does not use */
+    FREE_LENGTH = 16 << 20,
+};
 
 #define F_ALL_OF_BLOCK (F_INDIRECT | F_BLOCK_RO | F_BLOCK_FLUSH | FEATURE(13) | FEATURE(14))
 
@@ -215,6 +220,22 @@ static void much_at_once(struct target *t)
     must_answer(t, q, 1);
 }
 
+/* As much as a queue can ask for in one request: where the disk is that long, others wait for it, but not for ever. */
+static void gigabytes_at_once(struct target *t)
+{
+    struct virtq *q = &t->q[0];
+
+    start(t);
+    header(BLOCK_IN, 0);
+    describe(q, 0, (uintptr_t)sandbox, 16, DESC_NEXT, 1);
+    for (unsigned i = 1; i + 1 < q->size; i++)
+        describe(q, i, FREE_MEMORY, FREE_LENGTH, DESC_NEXT | DESC_WRITE, i + 1);
+    describe(q, q->size - 1, (uintptr_t)sandbox + HALF, 1, DESC_WRITE, 0);
+    expose(q, 0);
+    virtq_kick(q);
+    must_answer(t, q, 1);
+}
+
 #define CASE(name) {#name, name}
 const struct attack block_attacks[] = {
     CASE(header_too_short),
@@ -229,5 +250,6 @@ const struct attack block_attacks[] = {
     CASE(zeroed_nonsense),
     CASE(in_small_pieces),
     CASE(much_at_once),
+    CASE(gigabytes_at_once),
     {0},
 };
