@@ -69,6 +69,7 @@ need_rig() {
     need_command iasl acpica-tools
     need_command qemu-img qemu-utils
     need_package libslirp0
+    need_package passt
     need_command ip iproute2
 }
 
