@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 INIT = "pyhv-init: "
 """What begins a line of the guest's init on the console."""
+BUILTIN = {
+    "proc": "CONFIG_PROC_FS",
+    "sysfs": "CONFIG_SYSFS",
+    "devtmpfs": "CONFIG_DEVTMPFS",
+    "tmpfs": "CONFIG_TMPFS",
+}
+"""File systems that no module brings."""
 LOADING = "cannot load the module "
 ENDED = (Outcome.POWER_OFF, Outcome.RESET, Outcome.PASSED, Outcome.FAILED)
 
@@ -55,7 +62,9 @@ def _stage(command: Command) -> str:
 def _failure(command: Command, report: Report) -> str:
     """What the guest's init could not do."""
     if report.missing:
-        option = config_of("virtiofs" if report.missing == "virtiofs" else report.missing)
+        if report.missing in BUILTIN:
+            return f"the kernel {command.release} has no {report.missing}: it needs {BUILTIN[report.missing]}=y"
+        option = config_of(report.missing)
         needs = f" ({option})" if option else ""
         return f"the kernel {command.release} has no {report.missing}{needs}: {_modules(command)}"
     text, _, number = report.error.rpartition(": errno ")

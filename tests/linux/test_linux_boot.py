@@ -54,12 +54,14 @@ def pyhv_run(image: Path, *words: str | Path) -> list[str]:
 def test_a_command_sees_this_machine_and_changes_nothing_of_it(cloud: Path, tmp_path: Path) -> None:
     data = bytes(range(256)) * 4096
     (tmp_path / "mine").write_text("the host's\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "file").touch()
     script = """
         set -e
         uname -r; hostname; pwd; cat mine
         test -e /lib/modules/$(uname -r)/modules.dep && echo modules
         grep -c '^overlay / overlay' /proc/mounts
-        echo changed > mine; echo new > new; mkdir /there; rm -r /var; ls -d /var 2>/dev/null || echo gone
+        echo changed > mine; echo new > new; mkdir /there; rm -r sub; ls -d sub 2>/dev/null || echo gone
         echo complaint >&2
         echo reopened > /dev/stdout
         sha256sum
@@ -73,7 +75,8 @@ def test_a_command_sees_this_machine_and_changes_nothing_of_it(cloud: Path, tmp_
     assert result.stderr == b"complaint\n"
     assert (result.status, result.exit_code, result.error) == (9, 9, "")
     assert result.machine.outcome is pyhv.Outcome.POWER_OFF and result.machine.deterministic
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"] and (tmp_path / "mine").read_text() == "the host's\n"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "mine", "sub"]
+    assert (tmp_path / "mine").read_text() == "the host's\n" and not Path("/there").exists()
     with pytest.raises(pyhv.GuestFailed, match="exit status 9"):
         result.check()
 

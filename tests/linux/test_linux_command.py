@@ -413,6 +413,7 @@ def ended(kernel: Path, said: bytes, outcome: Outcome = Outcome.POWER_OFF, **fie
         (b"started\nexit 0 0 0\n", Outcome.TIMEOUT, 124, "after it had ended"),
         (b"started\n", Outcome.STOPPED, 125, "while it ran"),
         (b"missing virtiofs\n", Outcome.POWER_OFF, 125, f"the kernel {RELEASE} has no virtiofs (CONFIG_VIRTIO_FS)"),
+        (b"missing devtmpfs\n", Outcome.POWER_OFF, 125, "has no devtmpfs: it needs CONFIG_DEVTMPFS=y"),
         (b"missing overlay\n", Outcome.POWER_OFF, 125, "has no overlay (CONFIG_OVERLAY_FS)"),
         (b"error cannot mount on /x: errno 2\n", Outcome.POWER_OFF, 125, "cannot mount on /x: No such file or directory"),
         (b"error strange\n", Outcome.RESET, 125, "the guest's init: strange"),
