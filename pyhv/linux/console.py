@@ -8,6 +8,7 @@ Lines on the control port. From the guest: "started"; at the end "exit STATUS OU
 from __future__ import annotations
 
 from pyhv._types import TYPE_CHECKING
+from pyhv.errors import ConfigError
 from pyhv.linux.job import CONTROL, ERRORS, INPUT, OUTPUT, TERMINAL
 from pyhv.linux.streams import Inlet, InputPort, Outlet
 from pyhv.record import record
@@ -71,6 +72,7 @@ class CommandConsole(VirtioConsole):
         transport: str = "pci",
     ) -> None:
         self.started = False
+        self._attached = False
         self.report: Report | None = None
         self._line = bytearray()
         self._done = False
@@ -106,11 +108,18 @@ class CommandConsole(VirtioConsole):
         self.live = isinstance(stdin, int)
 
     def attach(self, platform: Platform) -> None:
+        if self._attached:
+            raise ConfigError("command: it was run already; each run takes one of its own")
+        self._attached = True
         super().attach(platform)
         self.output.start(platform.events)
         self.errors.start(platform.events)
         if self._inlet is not None:
             self._inlet.start(platform.events)
+
+    def reset(self) -> None:
+        """What the command has read and printed cannot be undone. Raises ConfigError."""
+        raise ConfigError("a machine that runs a command cannot be started again")
 
     def close(self) -> None:
         super().close()

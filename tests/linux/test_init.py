@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -143,6 +144,24 @@ def test_nothing_is_lost_of_much_output(start: Start) -> None:
     one = start("sh", "-c", f"yes 0123456789abcde | head -c {size}; echo end >&2")
     assert one.finish() == f"exit 0 {size} 4"
     assert hashlib.sha256(one.received["output"]).digest() == hashlib.sha256(b"0123456789abcde\n" * (size // 16)).digest()
+
+
+def test_input_and_output_do_not_wait_for_one_another(start: Start) -> None:
+    """A command that stops reading until its output is read, with more input than fits between it and the host."""
+    size = 4_000_000
+    one = start("cat", stdin=True)
+    sender = threading.Thread(target=one.send, args=("input", bytes(size)))
+    sender.start()
+    with pytest.raises(AssertionError):
+        one.wait_for("errors", b"nothing", only=("control", "errors"), seconds=0.5)
+    assert sender.is_alive()
+    while len(one.received["output"]) < size:
+        before = len(one.received["output"])
+        one.pump(seconds=PATIENCE)
+        assert len(one.received["output"]) > before
+    sender.join()
+    one.send("control", b"eof %d\n" % size)
+    assert one.finish() == f"exit 0 {size} 0"
 
 
 def test_input_that_is_not_read_stops_nothing(start: Start) -> None:

@@ -155,6 +155,14 @@ def test_a_guest_that_stays_on_has_not_ended_well() -> None:
     assert bench.control.calls[0][:2] == ("panic", "power off")
 
 
+def test_a_report_is_of_one_run() -> None:
+    console, bench = attached()
+    with pytest.raises(ConfigError, match="it was run already"):
+        console.attach(bench.platform)
+    with pytest.raises(ConfigError, match="cannot be started again"):
+        console.reset()
+
+
 def test_a_slow_reader_is_waited_for() -> None:
     read, write = os.pipe()
     try:

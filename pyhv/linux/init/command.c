@@ -134,7 +134,7 @@ void streams_open(const struct job *job)
     int unlocked = 0;
     input.from = input.to = output.from = output.to = errors.from = errors.to = -1;
     if (job->terminal) {
-        terminal = sys_open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC, 0);
+        terminal = sys_open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0);
         if (terminal < 0)
             fail("cannot open", "/dev/ptmx", terminal);
         sys_ioctl(terminal, TIOCSPTLCK, &unlocked);
@@ -159,6 +159,8 @@ static int start(const struct job *job)
         make_pipe(err);
         if (input.from < 0)
             shut(&in[1]);
+        else /* what the command does not read must not keep its output waiting */
+            SYS_3(__NR_fcntl, in[1], F_SETFL, O_NONBLOCK);
     }
     input.to = terminal < 0 ? in[1] : terminal;
     output.from = terminal < 0 ? out[0] : terminal;
