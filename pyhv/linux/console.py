@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pyhv.device import Platform
 
-POWER_OFF_NS = 20_000_000_000
+POWER_OFF_NS = 60_000_000_000
 """Machine time that a guest gets to power off after its report."""
 LINE_LIMIT = 8192
 
