@@ -203,14 +203,15 @@ def test_nobody_reading_makes_it_wait(start: Start) -> None:
 
 
 def test_a_terminal(start: Start) -> None:
-    script = "test -t 0 && test -t 1 && test -t 2 && tty && stty size; read line; echo got $line; stty size; sleep 30"
+    script = "test -t 0 && test -t 1 && test -t 2 && tty && stty size; read line; echo got $line; stty size;"
+    script += "trap 'exit 42' INT; echo ready; while :; do sleep 0.05; done"
     one = start("sh", "-c", script, terminal=(80, 24))
     one.wait_for("terminal", b"24 80\r\n")
     one.send("control", b"size 50 132\n")
     one.send("terminal", b"typed\r")
-    one.wait_for("terminal", b"got typed\r\n50 132\r\n")
+    one.wait_for("terminal", b"got typed\r\n50 132\r\nready\r\n")
     one.send("terminal", b"\x03")
-    assert one.finish().startswith("signal 2 ")
+    assert one.finish().startswith("exit 42 ")
 
 
 def test_a_terminals_hang_up_by_the_command(start: Start) -> None:
