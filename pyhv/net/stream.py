@@ -5,7 +5,6 @@ speak. One side listens, the other connects; two machines of two processes are t
 from __future__ import annotations
 
 import errno
-import os
 import socket
 
 from pyhv._types import TYPE_CHECKING
@@ -13,6 +12,7 @@ from pyhv.errors import ConfigError
 from pyhv.log import event
 from pyhv.net.backend import NetBackend, scatter
 from pyhv.net.ids import MAX_FRAME
+from pyhv.net.unix import listen, remove
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +41,7 @@ class StreamBackend(NetBackend):
         self.identity = f"socket {'listening at' if listen else 'connected to'} {path}"
         self._listen = listen
         self._server: socket.socket | None = None
+        self._identity = (-1, -1)
         self._socket: socket.socket | None = None
         self._resumed = False
         self._watched = False
@@ -52,31 +53,16 @@ class StreamBackend(NetBackend):
     def open(self, events: HostEvents, clock: Clock, listener: Listener) -> None:
         self._events = events
         self._listener = listener
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             if self._listen:
-                self._bind(made)
+                self._server, self._identity = listen(self.path, 1)
             else:
-                made.connect(self.path)
+                self._socket = _connect(self.path)
         except OSError as error:
-            made.close()
             raise ConfigError(f"net: path: {self.path!r}: {error.strerror or error}") from None
-        if self._listen:
-            self._server = made
-            events.add_reader(made.fileno(), self._accept)
-        else:
-            self._socket = made
-            self.link_up = True
-
-    def _bind(self, made: socket.socket) -> None:
-        try:
-            made.bind(self.path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or _answers(self.path):
-                raise
-            os.unlink(self.path)  # left by a process that is gone
-            made.bind(self.path)
-        made.listen(1)
+        if self._server is not None:
+            events.add_reader(self._server.fileno(), self._accept)
+        self.link_up = self._socket is not None
 
     def _accept(self) -> None:
         assert self._server is not None
@@ -208,15 +194,15 @@ class StreamBackend(NetBackend):
         if server is not None:
             self._events.remove_reader(server.fileno())
             server.close()
-            if os.path.exists(self.path):
-                os.unlink(self.path)
+            remove(self.path, self._identity)
 
 
-def _answers(path: str) -> bool:
-    """Whether somebody listens there."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True
+def _connect(path: str) -> socket.socket:
+    """A connection that does not block. Raises OSError, also where the other side has no time for one more."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        made.connect(path)
+    except OSError:
+        made.close()
+        raise
+    return made

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import stat
-
 from pyhv._builtin import partial
 from pyhv._types import TYPE_CHECKING, Protocol
 from pyhv.errors import ConfigError
 from pyhv.log import event
+from pyhv.net.unix import listen, remove
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from typing import Final
 
@@ -58,11 +56,7 @@ class Listener:
             self._leave(sock)
             sock.close()
         self._socket.close()
-        try:
-            if _identity(self._guest.path) == self._identity:
-                os.unlink(self._guest.path)
-        except OSError:
-            return
+        remove(self._guest.path, self._identity)
 
     def _accept_on(self) -> None:
         if not self._accepting and not self._closed and len(self._asking) < MAX_ASKING:
@@ -134,36 +128,8 @@ def parse_connect(line: bytes) -> int | None:
     return port if port <= 0xFFFF_FFFF else None
 
 
-def _identity(path: str) -> tuple[int, int]:
-    status = os.lstat(path)
-    return status.st_dev, status.st_ino
-
-
 def _listen(path: str) -> tuple[socket.socket, tuple[int, int]]:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path)
-        listener.bind(path)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-        return listener, _identity(path)
+        return listen(path, BACKLOG)
     except OSError as error:
-        listener.close()
         raise ConfigError(f"vsock: path: '{path}' cannot be listened at: {error.strerror or error}") from None
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket at which nobody listens any more; anything else stays, and is an error afterwards."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return
-    except OSError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except OSError:
-            return

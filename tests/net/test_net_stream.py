@@ -179,3 +179,29 @@ def test_a_socket_in_use_is_left_alone_and_one_left_behind_is_replaced(path):
     wire = Wire(StreamBackend(path, listen=True))
     wire.close()
     assert not os.path.exists(path)
+
+
+def test_what_is_no_socket_is_never_removed(tmp_path, path):
+    file = tmp_path / "net.sock"
+    file.write_text("a disk")
+    with pytest.raises(ConfigError, match="Address already in use"):
+        Wire(StreamBackend(path, listen=True))
+    assert file.read_text() == "a disk"
+
+
+def test_a_socket_whose_owner_is_busy_is_in_use_and_waited_for_by_nobody(path):
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as first:
+        server.bind(path)
+        server.listen(0)
+        first.connect(path)
+        with pytest.raises(ConfigError, match="Address already in use"):
+            Wire(StreamBackend(path, listen=True))
+
+
+def test_another_socket_in_its_place_stays(path):
+    wire = Wire(StreamBackend(path, listen=True))
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        wire.close()
+        assert os.path.exists(path)
