@@ -128,7 +128,7 @@ class StreamBackend(NetBackend):
             self._events.remove_writer(connection.fileno())
 
     def receive(self, into: Sequence[memoryview]) -> int:
-        for _ in range(2):
+        while True:
             read, at = self._read, self._at
             if len(read) - at >= _LENGTH:
                 length = int.from_bytes(read[at : at + _LENGTH], "big")
@@ -140,12 +140,11 @@ class StreamBackend(NetBackend):
                     self._at = end
                     with memoryview(read) as view:
                         return scatter(view[at + _LENGTH : end], into)
-            if not self._fill():
+            if not self._fill():  # else nobody would say that the rest of a frame is here already
                 return 0
-        return 0
 
     def _fill(self) -> bool:
-        """Read more, until a frame is there or nothing more comes now."""
+        """Read more; False when nothing more comes now."""
         if self._socket is None:
             return False
         del self._read[: self._at]

@@ -205,3 +205,20 @@ def test_another_socket_in_its_place_stays(path):
         other.bind(path)
         wire.close()
         assert os.path.exists(path)
+
+
+def test_a_frame_whose_pieces_arrive_while_it_is_read_is_there_at_once(connected):
+    wire, other = connected
+    real = wire.backend._socket
+    pieces = [packed(FRAME)[:4], packed(FRAME)[4:30], packed(FRAME)[30:]]
+
+    class Racing:
+        fileno, close = real.fileno, real.close
+
+        def recv(self, size):
+            if pieces:
+                other.sendall(pieces.pop(0))
+            return real.recv(size)
+
+    wire.backend._socket = Racing()
+    assert wire.receive() == FRAME
