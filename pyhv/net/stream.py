@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LENGTH = 4
 READ_SIZE: Final = 1 << 18
 """Bytes that are read at once, and, with an unfinished frame, kept at most."""
+RETRY_NS: Final = 1_000_000_000
+"""Until the next try to accept, when this process has no descriptor left."""
 _AGAIN = (errno.EAGAIN, errno.EINTR, errno.ENOBUFS)
 
 
@@ -52,6 +54,7 @@ class StreamBackend(NetBackend):
 
     def open(self, events: HostEvents, clock: Clock, listener: Listener) -> None:
         self._events = events
+        self._clock = clock
         self._listener = listener
         try:
             if self._listen:
@@ -60,15 +63,23 @@ class StreamBackend(NetBackend):
                 self._socket = _connect(self.path)
         except OSError as error:
             raise ConfigError(f"net: path: {self.path!r}: {error.strerror or error}") from None
-        if self._server is not None:
-            events.add_reader(self._server.fileno(), self._accept)
+        self._accept_on()
         self.link_up = self._socket is not None
+
+    def _accept_on(self) -> None:
+        if self._server is not None:
+            self._events.add_reader(self._server.fileno(), self._accept)
 
     def _accept(self) -> None:
         assert self._server is not None
         try:
             came, _ = self._server.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            event("net_accept_failed", path=self.path, error=error.strerror)
+            self._events.remove_reader(self._server.fileno())
+            self._clock.call_at(self._clock.now_ns() + RETRY_NS, self._accept_on)
             return
         if self._socket is not None:
             came.close()

@@ -1,5 +1,6 @@
 """Frames over a Unix socket, against the other side made by hand and against each other."""
 
+import errno
 import os
 import socket
 
@@ -222,3 +223,33 @@ def test_a_frame_whose_pieces_arrive_while_it_is_read_is_there_at_once(connected
 
     wire.backend._socket = Racing()
     assert wire.receive() == FRAME
+
+
+def test_no_descriptor_left_is_no_busy_loop(path):
+    wire = Wire(StreamBackend(path, listen=True))
+    real = wire.backend._server
+
+    class Broken:
+        fileno, close = real.fileno, real.close
+
+        def accept(self):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    wire.backend._server = Broken()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(path)
+        wire.events.run(1)
+        assert not wire.events.readers
+        wire.backend._server = real
+        wire.clock.advance(1_000_000_000)
+        wire.events.run(1)
+        assert wire.backend.link_up
+    wire.close()
+
+
+def test_a_backend_that_was_closed_accepts_nobody_later(path):
+    wire = Wire(StreamBackend(path, listen=True))
+    wire.backend._accept_on()
+    wire.close()
+    wire.backend._accept_on()
+    assert not wire.events.readers
