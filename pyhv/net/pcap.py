@@ -27,16 +27,21 @@ _FILE_HEADER = Struct("<IHHiIII")
 _RECORD = Struct("<IIII")
 
 
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
 class Capture:
-    """An open capture file. One that cannot be written any more ends the capture, nothing else."""
+    """An open capture file, or a FIFO that somebody reads. One that takes no more ends the capture, nothing else."""
 
     def __init__(self, path: str) -> None:
         """Begin the file anew. Raises ConfigError."""
         self.path = path
+        self._fd = -1
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(path, _FLAGS, 0o644)
             os.write(self._fd, _FILE_HEADER.pack(MAGIC, 2, 4, 0, 0, SNAP_LENGTH, LINK_ETHERNET))
         except OSError as error:
+            self.close()
             raise ConfigError(f"net: pcap: {path!r} cannot be written: {error.strerror}") from None
 
     def write(self, wall_ns: int, frame: Sequence[bytes | memoryview]) -> None:
@@ -49,7 +54,7 @@ class Capture:
         pieces = (record, *frame) if len(frame) < MOST_PIECES else (record, b"".join(frame))
         try:
             written = os.writev(self._fd, pieces)
-            error = "" if written == len(record) + length else "the file system is full"
+            error = "" if written == len(record) + length else "it takes no more"
         except OSError as failure:
             error = str(failure.strerror)
         if error:

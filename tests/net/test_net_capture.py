@@ -63,3 +63,27 @@ def test_a_file_that_cannot_be_written_any_more_ends_the_capture_only(tmp_path):
     finally:
         stop()
     assert events == [("net_capture_ended", "No space left on device")]
+
+
+def test_a_fifo_is_written_while_somebody_reads_and_waited_for_by_nobody(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="cannot be written: No such device or address"):
+        Capture(str(path))
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    capture = Capture(str(path))
+    capture.write(1, [b"frame"])
+    assert read_capture(os.read(reader, 1000)) == [(1, b"frame")]
+    for _ in range(100):
+        capture.write(1, [bytes(60000)])
+    assert capture._fd < 0
+    os.close(reader)
+
+
+def test_a_capture_that_cannot_be_begun_leaves_no_descriptor_open():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ConfigError):
+        Capture("/dev/full")
+    assert os.listdir("/proc/self/fd") == before
