@@ -237,7 +237,7 @@ def test_a_terminal(terminal: Terminal) -> None:
     os.write(terminal.fd, b"echo run''ning; cat\r")
     terminal.expect(b"running\r\n")
     os.write(terminal.fd, b"\x01\x01\r")
-    terminal.expect(b"^A\r\n")
+    terminal.expect(b"^A\r\n\x01\r\n")
     os.write(terminal.fd, b"\x03")
     terminal.expect(b"^C")
     terminal.expect(b"# ")
