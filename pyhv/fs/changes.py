@@ -167,7 +167,8 @@ def create(server: Server, node: Node, body: bytes, message: Message) -> bytes:
         _give_away(server, fd, directory)
         os.fchmod(fd, mode & PERMISSIONS)
         st = os.fstat(fd)
-        made = tree.adopt_opened(node, name, tree.retried(lambda: os.dup(fd), fd), st)
+        pinned = tree.retried(lambda: os.open(PROC % fd, os.O_PATH | os.O_CLOEXEC), fd)
+        made = tree.adopt_opened(node, name, pinned, st)
     except OSError:
         os.close(fd)
         raise

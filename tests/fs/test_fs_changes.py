@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import traceback
 from struct import pack
 
@@ -326,3 +327,11 @@ def test_bodies_that_are_too_short(serve, folder):
             assert error_of(client.call, opcode, ROOT, bytes(size)) in ("EINVAL", "EOPNOTSUPP")
     assert error_of(client.call, fuse.RENAME2, ROOT, pack("<QII", ROOT, 0, 0) + b"abcd") == "EINVAL"
     assert sorted(os.listdir(folder)) == names
+
+
+def test_a_program_that_was_made_can_be_run_once_it_is_closed(serve, folder):
+    client = serve(writable=True)
+    made, handle = client.create("prog", os.O_RDWR, 0o755)
+    client.write(made.node, handle, b"#!/bin/sh\nexit 3\n")
+    client.release(made.node, handle)
+    assert subprocess.run([folder / "prog"], check=False).returncode == 3
