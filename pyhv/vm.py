@@ -7,16 +7,17 @@ import time
 from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.pc import Pc
 from pyhv.console import Console
-from pyhv.errors import ConfigError, GuestFailed, GuestPanic, HostError, PyhvError, TripleFault, VmmError, VmTimeout
+from pyhv.errors import ConfigError, HostError, PyhvError, VmmError, VmTimeout
 from pyhv.hv.config import VmConfig
 from pyhv.hv.select import Selection, select
 from pyhv.lifecycle import Lifecycle, VerdictControl
 from pyhv.locks import RLock
 from pyhv.memory import MemoryBacking, ram_ranges
 from pyhv.realtime import RealClock
-from pyhv.result import Outcome, Result
-from pyhv.runner import RECENT_EXITS, VcpuLoop
+from pyhv.result import Outcome
+from pyhv.runner import VcpuLoop
 from pyhv.units import check_timeout
+from pyhv.verdict import console_error, make_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pyhv.locks import Wakeup
     from pyhv.loop import EventLoop
     from pyhv.machine import Machine
+    from pyhv.result import Result
     from pyhv.trace import TraceEvent, Tracer
 
 STOP_TIMEOUT = 10.0
@@ -58,7 +60,7 @@ class Vm:
         self.backend = backend if isinstance(backend, Selection) else select(backend)
         self.seed = seed
         self.lock = RLock()
-        self._statistics = statistics or self.backend.hypervisor.capabilities.deterministic
+        self.statistics = statistics or self.backend.hypervisor.capabilities.deterministic
         self.msr_handlers: dict[int, tuple[MsrRead, MsrWrite]] = {}
         self.kicked: Wakeup | None = None
         self.life = Lifecycle(kick=self._kick_all, reset=self._do_reset, ended=self._ended)
@@ -319,7 +321,7 @@ class Vm:
             raise ConfigError("vm: the guest has not ended")
         if self._result is None:
             self._join()
-            self._result = self._make_result(self.outcome)
+            self._result = make_result(self, self.outcome)
         return self._result
 
     def exits(self, *, handle: bool = True) -> Iterator[x.Exit]:
@@ -409,53 +411,9 @@ class Vm:
                     if time.monotonic() > deadline:
                         raise VmmError(f"{thread.name} did not leave the guest within {STOP_TIMEOUT:g} s")
 
-    def _make_result(self, outcome: Outcome) -> Result:
-        counts: dict[str, int] = {}
-        for loop in self.loops:
-            for kind, number in loop.counts.items():
-                counts[kind.__name__] = counts.get(kind.__name__, 0) + number
-        bad = not outcome.ok and outcome is not Outcome.FAILED
-        several = len(self.loops) > 1
-        avic, avic_reason = self.handle.avic()
-        return Result(
-            outcome=outcome,
-            backend=self.backend.name,
-            backend_reason=self.backend.reason,
-            detail=self.life.detail,
-            guest_status=self.life.status,
-            console=self.console.text,
-            exits=dict(sorted(counts.items(), key=lambda item: -item[1])),
-            unclaimed=self.pc.unclaimed(),
-            deterministic=self.backend.hypervisor.capabilities.deterministic
-            and not (self._attached is not None and self._attached.live),
-            instructions=self.handle.instructions(),
-            statistics=self.handle.statistics() if self._statistics else {},
-            wall_seconds=self.life.ended_at - self.life.began,
-            guest_seconds=sum(loop.cpu_ns for loop in self.loops) / 1e9,
-            avic=avic,
-            avic_reason=avic_reason,
-            registers="\n".join(
-                (f"vCPU {loop.vcpu.index}:\n" if several else "") + loop.registers
-                for loop in self.loops
-                if loop.registers
-            ),
-            last_exits=tuple(
-                (f"vCPU {loop.vcpu.index} " if several else "") + repr(exit)
-                for loop in self.loops
-                for exit in (loop.recent[-RECENT_EXITS:] if bad else ())
-            ),
-        )
-
     def console_error(self) -> GuestError | VmmError:
         """What `console.expect` raises when the guest has ended without printing what was expected."""
-        outcome = self.outcome
-        kinds: dict[Outcome, Callable[[str], GuestError | VmmError]] = {
-            Outcome.PANIC: GuestPanic,
-            Outcome.TRIPLE_FAULT: TripleFault,
-            Outcome.ERROR: VmmError,
-        }
-        make = GuestFailed if outcome is None else kinds.get(outcome, GuestFailed)
-        return make(f"the guest ended ({outcome.value if outcome else 'not started'}: {self.life.detail})")
+        return console_error(self)
 
     def close(self) -> None:
         """Stop and reap: threads joined, devices closed, memory unmapped. Idempotent.
