@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyhv._builtin import partial
 from pyhv._types import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ class Aside:
         self._ended: Event | None = None
 
     def run(self, work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
-        """Do the work, then call `done` with the OSError that it raised, or None; with the machine's lock held."""
+        """Do the work, then call `done` with the OSError that it raised, or None; with the machine's lock held.
+
+        Any other exception is one of the machine's.
+        """
         if not self.threaded:
             done(_outcome(work))
             return
@@ -35,9 +39,15 @@ class Aside:
         ended = self._ended = Event()
 
         def run() -> None:
-            error = _outcome(work)
+            then: Callable[[], None]
+            try:
+                error = _outcome(work)
+            except BaseException as bug:
+                then = partial(_fail, bug)
+            else:
+                then = partial(done, error)
             ended.set()
-            self._events.call_soon(lambda: done(error))
+            self._events.call_soon(then)
 
         try:
             Thread(target=run, name="pyhv-storage", daemon=True).start()
@@ -48,6 +58,10 @@ class Aside:
         """Return when no work is being done; its `done` may be still to come."""
         if self._ended is not None:
             self._ended.wait()
+
+
+def _fail(bug: BaseException) -> None:
+    raise bug
 
 
 def _outcome(work: Callable[[], None]) -> OSError | None:

@@ -187,3 +187,29 @@ def test_closing_waits_for_the_flush(monkeypatch):
         with disk.lock:  # as a machine does that ends
             disk.device.close()
         assert disk.image.calls == [("flush",), ("close",)]
+
+
+def test_a_bug_in_a_flush_is_the_machines_error_and_its_end_waits_for_nothing():
+    class Buggy(Memory):
+        def flush(self):
+            raise RuntimeError("a bug")
+
+    heard = []
+    told = threading.Semaphore(0)
+
+    def hear(error):
+        heard.append(str(error))
+        told.release()
+
+    loop = EventLoop(threading.RLock(), on_error=hear)
+    bench = DeviceBench(memory=1 << 20)
+    device = b.VirtioBlock(Buggy())
+    device.connect(DirectTransport(device, replace(bench.platform, events=loop)))
+    driver = VirtioDriver(bench, device, DirectLink(device.link))
+    driver.start()
+    driver.queues[0].add([header(b.T_FLUSH)], [1])
+    driver.queues[0].kick()
+    assert told.acquire(timeout=PATIENCE)
+    assert heard == ["a bug"]
+    device.close()
+    loop.close()
