@@ -91,6 +91,7 @@ class Connection:
         self._readable = False
         self._watched = self._writing = False
         self._credit_asked = False
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"Connection(port={self.port}, peer={self.peer})"
@@ -98,9 +99,10 @@ class Connection:
     # To the guest
 
     def want(self, op: int) -> None:
-        """Send a control packet."""
-        self._wants |= 1 << op
-        self.mux.wants_to_speak(self)
+        """Send a control packet, which may end the connection."""
+        if not self._closed:
+            self._wants |= 1 << op
+            self.mux.wants_to_speak(self)
 
     @property
     def has_control(self) -> bool:
@@ -185,7 +187,7 @@ class Connection:
         self._shut(SHUTDOWN_BOTH if gone else SHUTDOWN_SEND)
 
     def _shut(self, flags: int) -> None:
-        if self._host_flags | flags != self._host_flags:
+        if self._host_flags | flags != self._host_flags and not self._closed:
             self._host_flags |= flags
             self.want(OP_SHUTDOWN)
             if self._host_flags == SHUTDOWN_BOTH:
@@ -308,6 +310,8 @@ class Connection:
 
     def _drained(self) -> None:
         """The host has everything: pass on the end of it."""
+        if self._closed:
+            return
         if self.orphaned:
             self.close()
             self.mux.over(self, tell_guest=False)
@@ -345,6 +349,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
+        self._closed = True
         self.stop_timer()
         self._unwatch()
         self._stop_writing()

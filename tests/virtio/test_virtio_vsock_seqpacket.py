@@ -168,3 +168,20 @@ def test_the_host_closes(guest, host):
     packets = guest.packets()
     assert [packet.op for packet in packets] == [RW, vp.OP_SHUTDOWN]
     assert packets[1].flags == vp.SHUTDOWN_BOTH
+
+
+def test_a_connection_that_ends_while_its_host_reads_on_says_no_more(guest, host):
+    while guest.device.connections and len(guest.device._table[52, 1000]._backlog) < BUF_ALLOC * 3 // 4:
+        send(guest, bytes(4000), alloc=100)
+        guest.packets()
+    while guest.device.queues[vv.RECEIVE].pop() is not None:  # the guest has no buffers
+        pass
+    host.send(bytes(200))  # more than it can take
+    guest.turns()
+    for _ in range(8):
+        guest.rx.add([], [guest.size])
+    while guest.device.connections:
+        host.recv(1 << 16)
+        guest.driver.run()
+    assert [packet.op for packet in guest.packets()][-1] == vp.OP_RST
+    assert guest.ops() == []
