@@ -34,6 +34,8 @@ BUF_ALLOC: Final = 1 << 18
 """Bytes from the guest that wait for a host that does not read: what the guest is told it may have under way."""
 MAX_PAYLOAD: Final = 1 << 16
 """Of one packet to the guest."""
+NO_SIGNAL: Final = socket.MSG_NOSIGNAL
+"""The host's end may be closed, and whoever uses this library may have given SIGPIPE back its meaning."""
 _MASK: Final = 0xFFFF_FFFF
 _ORDER: Final = (OP_REQUEST, OP_RESPONSE, OP_CREDIT_UPDATE, OP_CREDIT_REQUEST, OP_SHUTDOWN)
 
@@ -223,7 +225,7 @@ class Connection:
 
     def _accepted(self) -> None:
         try:
-            self.sock.send(b"OK %d\n" % self.port)
+            self.sock.send(b"OK %d\n" % self.port, NO_SIGNAL)
         except OSError:
             raise ConnectionBroken("the host has gone") from None
         self.awaiting = False
@@ -244,7 +246,7 @@ class Connection:
         sent = 0
         if not self._backlog:
             try:
-                sent = self.sock.sendmsg(chain.readable_views(HEADER_SIZE, packet.size))
+                sent = self.sock.sendmsg(chain.readable_views(HEADER_SIZE, packet.size), (), NO_SIGNAL)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -279,7 +281,7 @@ class Connection:
 
     def _flush(self) -> None:
         """Write what waits. Raises OSError, BlockingIOError too."""
-        sent = self.sock.send(self._backlog[:MAX_PAYLOAD])
+        sent = self.sock.send(self._backlog[:MAX_PAYLOAD], NO_SIGNAL)
         del self._backlog[:sent]
         self._forwarded(sent)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 from pyhv._types import TYPE_CHECKING
-from pyhv.virtio.vsock_connection import BUF_ALLOC, Connection, ConnectionBroken
+from pyhv.virtio.vsock_connection import BUF_ALLOC, NO_SIGNAL, Connection, ConnectionBroken
 from pyhv.virtio.vsock_packet import HEADER_SIZE, SEQ_EOM, SHUTDOWN_SEND, TYPE_SEQPACKET
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class SeqpacketConnection(Connection):
     def _flush(self) -> None:
         while self._first < len(self._lengths):
             length = self._lengths[self._first]
-            self.sock.send(self._backlog[:length])
+            self.sock.send(self._backlog[:length], NO_SIGNAL)
             del self._backlog[:length]
             self._first += 1
             self._forwarded(length)

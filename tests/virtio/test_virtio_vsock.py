@@ -1,5 +1,6 @@
 """The socket device: who connects to whom, how many, and the device's own life."""
 
+import signal
 import socket
 import struct
 
@@ -306,3 +307,20 @@ def test_descriptions_build_the_device():
     assert isinstance(device, VirtioVsock) and device.live and device.config() == struct.pack("<Q", 7)
     with pytest.raises(ConfigError):
         VirtioVsock(path="v", cid=0xFFFF_FFFF)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_a_host_program_that_is_gone_signals_nothing(guest, kind):
+    heard = []
+    old = signal.signal(signal.SIGPIPE, lambda *_: heard.append("SIGPIPE"))
+    try:
+        with guest.listen(52, {1: socket.SOCK_STREAM, 2: socket.SOCK_SEQPACKET}[kind]) as listener:
+            guest.connect(listener, 52, 1000, kind=kind).close()
+        guest.send(vp.OP_RW, 52, 1000, b"for nobody", kind=kind, flags=vp.SEQ_EOM)
+        asking, [request] = guest.call(7, answer=False)
+        asking.close()
+        guest.send(vp.OP_RESPONSE, request.source_port, 7)
+        guest.turns()
+    finally:
+        signal.signal(signal.SIGPIPE, old)
+    assert heard == []
