@@ -73,16 +73,16 @@ def load(
     from pyhv.boot.request import Request, encode
 
     if format not in FORMATS:
-        raise ConfigError(f"--format: {format!r} is not one of {', '.join(FORMATS)}")
+        raise ConfigError(f"format: {format!r} is not one of {', '.join(FORMATS)}")
     image = read_image(kernel)
     if format == "auto":
         from pyhv.boot.recognise import recognise
 
         format = recognise(image)
     if not 1 <= cpus <= MAX_CPUS:
-        raise ConfigError(f"--cpus: {cpus} is not from 1 to {MAX_CPUS}")
+        raise ConfigError(f"cpus: {cpus} is not from 1 to {MAX_CPUS}")
     if ram_size < MIN_RAM:
-        raise BootError(f"--memory: {ram_size} bytes are too little to boot from; at least 1 MiB is needed")
+        raise BootError(f"memory: {ram_size} bytes are too little to boot from; at least 1 MiB is needed")
     from pyhv.boot.pci_root import PciRoot
     from pyhv.chipset.layout import pci_memory64
 
@@ -92,15 +92,15 @@ def load(
         from pyhv.boot.offer import Offer
 
         if unpack and not or_packed:
-            raise ConfigError("--unpack: firmware boots bzImages as they are; leave out --unpack or --firmware")
-        request = Request(memory, image, initrd, encode(cmdline, "--cmdline"), modules, ram_size, 0, zeroed)
+            raise ConfigError("unpack: firmware boots bzImages as they are; leave out one of the two")
+        request = Request(memory, image, initrd, encode(cmdline, "cmdline"), modules, ram_size, 0, zeroed)
         offer = Offer(request, format, cpus=cpus, pci=root, aml=aml, more=tables, load_address=load_address, entry=entry)
         return rom.enter(memory, offer)
     from pyhv.boot.firmware import build
 
     built = build(cpus, root, aml, tables)
     built.install(memory)
-    request = Request(memory, image, initrd, encode(cmdline, "--cmdline"), modules, ram_size, built.rsdp, zeroed)
+    request = Request(memory, image, initrd, encode(cmdline, "cmdline"), modules, ram_size, built.rsdp, zeroed)
     if format == "multiboot":
         from pyhv.boot import multiboot
 

@@ -43,7 +43,7 @@ def build(cpus: int, pci: PciRoot, aml: bytes = b"", more: tuple[Table, ...] = (
     pointer = mptable.floating_pointer(mp_at)
     base, tables = acpi.build_below(mp_at, cpus, pci, aml, more)
     if base < BIOS_AREA:
-        what = "--devices: with" if aml or more else f"--cpus: {cpus}:"
+        what = "devices: with" if aml or more else f"cpus: {cpus}:"
         raise ConfigError(f"{what} the ACPI tables do not fit below 1 MiB ({len(tables)} bytes)")
     mp = mp.ljust(bios.TOP_BASE - mp_at - len(pointer), b"\0") + pointer
     area = tables.ljust(mp_at - base, b"\0") + mp + bios.top_of_segment()

@@ -20,7 +20,7 @@ def load(request: Request, load_address: int, entry: int | None) -> BootState:
     image = request.kernel
     request.no_modules("flat")
     if request.initrd is not None:
-        raise ConfigError("--initrd: flat images take none")
+        raise ConfigError("initrd: flat images take none")
     if not len(image.data):
         raise BootError(f"{image}: empty file")
     start = load_address if entry is None else entry

@@ -19,20 +19,20 @@ MAP_FROM = 64 << 20
 
 
 class Image:
-    """`what` is the option that named it, `name` the path as the guest may see it."""
+    """`what` is the field that named it, `name` the path as the guest may see it."""
 
     __slots__ = ("data", "name", "what")
 
-    def __init__(self, data: Buffer, name: str, what: str = "--kernel") -> None:
+    def __init__(self, data: Buffer, name: str, what: str = "kernel") -> None:
         self.data = data
         self.name = name
         self.what = what
 
     def __str__(self) -> str:
-        return f"{self.what} {self.name}"
+        return f"{self.what}: {self.name!r}"
 
 
-def read_image(source: Source, what: str = "--kernel") -> Image:
+def read_image(source: Source, what: str = "kernel") -> Image:
     """The bytes behind `source`: a path, or the bytes themselves. Raises ConfigError with one line."""
     if isinstance(source, bytes):
         return Image(source, "image", what)
@@ -40,18 +40,18 @@ def read_image(source: Source, what: str = "--kernel") -> Image:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise ConfigError(f"{what}: {path!r}: {getattr(error, 'strerror', None) or error}") from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{what} {path}: not a regular file")
+            raise ConfigError(f"{what}: {path!r}: not a regular file")
         if status.st_size > MAP_FROM:
             import mmap
 
             return Image(mmap.mmap(fd, 0, prot=mmap.PROT_READ), path, what)
         return Image(_read(fd, status.st_size), path, what)
     except OSError as error:
-        raise ConfigError(f"{what} {path}: {error.strerror}") from None
+        raise ConfigError(f"{what}: {path!r}: {error.strerror}") from None
     finally:
         os.close(fd)
 

@@ -35,7 +35,7 @@ def finish(request: Request, kernel: Kernel, placer: Placer) -> BootState:
     """Place initrd, command line, zero page and page tables; gives the first state. Raises ConfigError, BootError."""
     limit = kernel.cmdline_size
     if len(request.cmdline) > limit:
-        raise ConfigError(f"--cmdline: {len(request.cmdline)} bytes; this kernel takes at most {limit}")
+        raise ConfigError(f"cmdline: {len(request.cmdline)} bytes; this kernel takes at most {limit}")
     request.no_modules("Linux")
     size = zero_page.block_size(request.cmdline, tables=kernel.long)
     block = placer.information(size, kernel.end)

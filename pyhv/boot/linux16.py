@@ -53,7 +53,7 @@ def plan(request: Request) -> Plan:
     header = read_setup_header(image)
     limit = min(header.cmdline_size, CMDLINE_LIMIT)
     if len(request.cmdline) > limit:
-        raise ConfigError(f"--cmdline: {len(request.cmdline)} bytes; this kernel takes at most {limit}")
+        raise ConfigError(f"cmdline: {len(request.cmdline)} bytes; this kernel takes at most {limit}")
     request.no_modules("Linux")
     placer = Placer(request.ram_size, str(image))
     placer.end -= FIRMWARE_SPARE

@@ -56,7 +56,7 @@ def load(request: Request) -> BootState:
 
 
 def _command_line(request: Request) -> bytes:
-    name = encode(request.kernel.name, "--kernel")
+    name = encode(request.kernel.name, "kernel")
     return name + b" " + request.cmdline if request.cmdline else name
 
 

@@ -52,7 +52,7 @@ class Offer:
             self._rom = build([Transfer(keys.KERNEL_DATA, len(self._flat), load_address)], jump)
         else:
             raise ConfigError(
-                f"--firmware: {request.kernel} is a {format} image; firmware boots bzImage and flat images"
+                f"firmware: {request.kernel.name!r} is a {format} image; firmware boots bzImage and flat images"
             )
 
     def install(self, fw_cfg: FwCfg) -> None:
@@ -89,7 +89,7 @@ def _flat(request: Request, load_address: int, entry: int | None) -> tuple[bytes
     image = request.kernel
     request.no_modules("flat")
     if request.initrd is not None:
-        raise ConfigError("--initrd: flat images take none")
+        raise ConfigError("initrd: flat images take none")
     data = bytes(image.data)
     end = load_address + len(data)
     start = load_address if entry is None else entry

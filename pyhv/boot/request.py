@@ -58,14 +58,14 @@ class Request:
 
     def read_initrd(self) -> Image | None:
         """The initial RAM disk, None without one. Raises ConfigError."""
-        return None if self.initrd is None else read_image(self.initrd, "--initrd")
+        return None if self.initrd is None else read_image(self.initrd, "initrd")
 
     def all_modules(self) -> list[Module]:
         """The initrd, then the modules. Raises ConfigError."""
-        out = [Module(read_image(path, "--initrd"), string) for path, string in self._initrd_modules()]
+        out = [Module(read_image(path, "initrd"), string) for path, string in self._initrd_modules()]
         for source, string in self.modules:
-            image = read_image(source, "--module")
-            out.append(Module(image, encode(string, "--module") or encode(image.name, "--module")))
+            image = read_image(source, "modules")
+            out.append(Module(image, encode(string, "modules") or encode(image.name, "modules")))
         return out
 
     def _initrd_modules(self) -> list[tuple[Source, bytes]]:
@@ -77,14 +77,14 @@ class Request:
             return [(source, b"initrd")]
         text = os.fspath(source)
         if os.path.exists(text) or not ("," in text or " " in text):
-            return [(text, encode(text, "--initrd"))]
+            return [(text, encode(text, "initrd"))]
         parts = [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
-        return [(part.split(" ", 1)[0], encode(part, "--initrd")) for part in parts]
+        return [(part.split(" ", 1)[0], encode(part, "initrd")) for part in parts]
 
     def no_modules(self, protocol: str) -> None:
         """Raises ConfigError where a protocol knows no modules and some were given."""
         if self.modules:
-            raise ConfigError(f"--module: {protocol} kernels take none; only multiboot and PVH kernels do")
+            raise ConfigError(f"modules: {protocol} kernels take none; only multiboot and PVH kernels do")
 
 
 def encode(text: str | bytes, option: str) -> bytes:

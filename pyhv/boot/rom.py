@@ -29,7 +29,7 @@ RESET_VECTOR = 0xFFFF_FFF0
 
 def install(handle: VmHandle, path: str) -> None:
     """Map the image as read-only memory. Raises ConfigError."""
-    image = read_image(path, "--firmware")
+    image = read_image(path, "firmware")
     size = len(image.data)
     if not 0 < size <= MAX_SIZE or size % PAGE_SIZE:
         raise ConfigError(
@@ -43,7 +43,7 @@ def enter(memory: GuestMemory, offer: Offer) -> BootState:
     """Make the copy of the installed image below 1 MiB; gives the state after RESET (APM vol. 2, 14.1.3)."""
     rom = memory.find(RESET_VECTOR)
     if rom is None:
-        raise ConfigError("--firmware: no image is installed")
+        raise ConfigError("firmware: no image is installed")
     size = min(rom.size, SHADOW_SIZE)
     memory.load(SHADOW_END - size, rom.buffer[rom.size - size :])
     return BootState(

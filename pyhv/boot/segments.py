@@ -5,6 +5,8 @@ from __future__ import annotations
 from pyhv._types import TYPE_CHECKING
 from pyhv.boot.elf import PT_LOAD
 from pyhv.errors import BootError
+from pyhv.memory.layout import MMIO_GAP_START
+from pyhv.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,9 +63,10 @@ def place(memory: GuestMemory, image: Image, pieces: Sequence[Piece], *, zeroed:
     end = -1
     for piece in sorted(pieces, key=lambda p: p.address):
         if not memory.contains(piece.address, piece.memsz):
+            hint = "; give it more (--memory)" if piece.end <= MMIO_GAP_START else ""
             raise BootError(
                 f"{image}: {piece.label}: [{piece.address:#x}, {piece.end:#x}) is not in the machine's memory "
-                f"({memory.size >> 10} KiB)"
+                f"({format_size(memory.size)}){hint}"
             )
         if piece.address < end:
             raise BootError(f"{image}: {piece.label}: [{piece.address:#x}, {piece.end:#x}) overlaps another segment")

@@ -39,6 +39,14 @@ def _device_option(kind: str, help: str, metavar: str) -> Option:
     return Option(f"--{kind}", help, metavar, many=True, key="devices", convert=_device(kind))
 
 
+ANY_DEVICE = Option(
+    "--device",
+    "one of the above, balloon, console or entropy: entropy,rate=1K",
+    "KIND[,FIELD...]",
+    many=True,
+    key="devices",
+    convert=_any_device,
+)
 DEVICES = (
     _device_option("disk", "a disk image: FILE,ro or path=FILE,format=qcow2", "FILE[,FIELD...]"),
     _device_option("net", "a network card: user,forward=tcp:2222:22 or tap,name=tap0", "MODE[,FIELD...]"),
@@ -46,14 +54,7 @@ DEVICES = (
     _device_option("vsock", "a virtio socket device: cid=3,path=SOCKET", "FIELD[,FIELD...]"),
     _device_option("pmem", "a file as persistent memory: FILE,readonly", "FILE[,FIELD...]"),
     _device_option("watchdog", "a watchdog: wdat,action=reset", "MODEL[,FIELD...]"),
-    Option(
-        "--device",
-        "one of the above, balloon, console or entropy: entropy,rate=1K",
-        "KIND[,FIELD...]",
-        many=True,
-        key="devices",
-        convert=_any_device,
-    ),
+    ANY_DEVICE,
 )
 TRACED = ("exits", "exceptions", "interrupts", "branches", "instructions")
 TRANSPORTS = ("pci", "mmio")
@@ -169,13 +170,32 @@ def as_option(message: str, arguments: Sequence[str]) -> str:
     field, colon, rest = message.partition(": ")
     if not colon or not field.isidentifier():
         return message
-    named = {"features": ("--feature",), "modules": ("--module", "--modules"), "writable": ("--root-writable",)}
-    for option in named.get(field, ("--" + field.replace("_", "-"),)):
-        if any(a == option or a.startswith(option + "=") for a in arguments):
-            return f"{option}: {rest}"
-    if any(a.startswith("--device") for a in arguments) and (field == "devices" or field in _device_kinds()):
-        return f"--device: {rest}" if field == "devices" else f"--device {message}"
+    if field == KERNEL.name.lower():
+        return f"{KERNEL.name}: {rest}"
+    for option in _options_of_fields().get(field, ()):
+        if _given(option, arguments):
+            return f"{option.name}: {rest}"
+    if _given(ANY_DEVICE, arguments) and (field == "devices" or field in _device_kinds()):
+        return f"{ANY_DEVICE.name}: {rest}" if field == "devices" else f"{ANY_DEVICE.name} {message}"
     return message
+
+
+def _options_of_fields() -> dict[str, list[Option]]:
+    """Options by the field that a library message names: Machine's, a device's kind, or a parameter of a command's."""
+    out: dict[str, list[Option]] = {}
+    for option in (*MACHINE, *LINUX):
+        key = option.name.lstrip("-") if option.key == "devices" else option.attribute
+        out.setdefault({"module_tree": "modules", "root_writable": "writable"}.get(key, key), []).append(option)
+    return out
+
+
+def _given(option: Option, arguments: Sequence[str]) -> bool:
+    """Whether a command line has an option, under any of its names."""
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    names = [name for name in (option.name, option.alias) if name]
+    if any(word == name or word.startswith(f"{name}=") for word in words for name in names):
+        return True
+    return bool(option.short) and any(word.startswith(option.short) and word[:2] != "--" for word in words)
 
 
 def _device_kinds() -> Iterable[str]:

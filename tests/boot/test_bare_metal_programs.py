@@ -77,5 +77,5 @@ def test_a_boot_sector_calls_the_bios(bios: str, tmp_path: Path, sim: Selection)
 
 
 def test_ipxe_alone_is_told_what_it_lacks() -> None:
-    with pytest.raises(pyhv.ConfigError, match=r"ipxe.lkrn: .* the image needs a BIOS \(--firmware\)"):
+    with pytest.raises(pyhv.ConfigError, match=r"ipxe.lkrn': .* the image needs a BIOS \(--firmware\)"):
         pyhv.Vm(pyhv.Machine(existing("ipxe/ipxe.lkrn")), backend="sim")

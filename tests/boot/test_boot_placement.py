@@ -38,7 +38,7 @@ ranges = st.lists(st.tuples(st.integers(0, 64 * MIB), st.integers(1, 16 * MIB)),
 
 @given(ranges, st.integers(1, 8 * MIB), st.integers(0, 80 * MIB), st.sampled_from(["above", "below", "information"]))
 def test_places_are_free_aligned_and_in_memory(taken: list[tuple[int, int]], size: int, hint: int, way: str) -> None:
-    placer = Placer(64 * MIB, "--kernel x")
+    placer = Placer(64 * MIB, "kernel: 'x'")
     for start, length in taken:
         placer.take(start, start + length)
     try:
