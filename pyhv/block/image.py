@@ -37,6 +37,7 @@ class Image:
 
     def pwritev(self, views: Views, offset: int, length: int) -> None:
         """Store what the views hold."""
+        self.check_change(offset, length)
         raise NotImplementedError
 
     def flush(self) -> None:
@@ -45,10 +46,12 @@ class Image:
 
     def discard(self, offset: int, length: int) -> None:
         """Nobody needs this range any more: give its storage back as far as that is possible. It reads as anything."""
+        self.check_change(offset, length)
         raise NotImplementedError
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Make the range read as zeros; with `unmap` its storage may be given back."""
+        self.check_change(offset, length)
         raise NotImplementedError
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Opening images by what they are said to be; backing files."""
 
+import errno
 import os
 
 import pytest
@@ -131,3 +132,19 @@ def test_a_chain(tmp_path):
     image.close()
     create(tmp_path / "one more", SIZE, backing=below, backing_format="qcow2")
     assert f"more than {MAX_CHAIN} backing files" in failure(str(tmp_path / "one more"), "qcow2", backing=True)
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_images_that_are_only_read_refuse_changes(tmp_path, format):
+    path = create(tmp_path / "disk", SIZE)
+    image = open_image(str(path), format, readonly=True)
+    for change in (
+        lambda: image.write(0, bytes(512)),
+        lambda: image.discard(0, 4096),
+        lambda: image.write_zeroes(0, 4096, unmap=True),
+    ):
+        with pytest.raises(OSError, match="Read-only") as error:
+            change()
+        assert error.value.errno == errno.EROFS
+    image.flush()
+    image.close()
