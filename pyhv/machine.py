@@ -290,6 +290,10 @@ def _devices(values: Iterable[Device | Peripheral]) -> tuple[Device | Peripheral
     for device in devices:
         if isinstance(device, type) or not (isinstance(device, Device) or hasattr(type(device), "build")):
             raise ConfigError(f"devices: {device!r} is not a pyhv.Device instance, nor a description such as pyhv.Disk")
+    if len(devices) > 1:
+        from pyhv.peripherals import check_together
+
+        check_together(devices)
     return devices
 
 

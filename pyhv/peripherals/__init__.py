@@ -37,7 +37,12 @@ TRUE, FALSE = ("", "yes", "on", "true", "1"), ("no", "off", "false", "0")
 
 
 class Peripheral(Protocol):
-    """A description. `main`: the field that a word alone gives; `aliases`: other names of fields, in text."""
+    """A description.
+
+    Its class may have `main`: the field that a word alone gives; `aliases`: in text, other words for a field, or for
+    NAME=VALUE; `unique`: fields in which no two descriptions of the kind in one machine may be alike; and
+    `check_text(values)`, which sees what a text said. The latter raises ConfigError.
+    """
 
     kind: ClassVar[str]
 
@@ -92,22 +97,37 @@ def from_document(document: object) -> Peripheral:
 def parse(kind: str, text: str) -> Peripheral:
     """A description from text such as `path=root.img,ro`. Raises ConfigError that begins with the kind."""
     cls = class_of(kind)
-    aliases: Mapping[str, str] = getattr(cls, "aliases", {})
     values: dict[str, Any] = {}
     for number, word in enumerate(_words(text)):
-        name, equals, value = word.partition("=")
-        name = aliases.get(name, name)
+        name, equals, value = _field(cls, word)
         known = name in field_names(cls)
         if not equals and number == 0 and not (known and _type(cls, name) == "bool"):
             name, value, known = getattr(cls, "main", ""), word, True
             if not name:
                 raise ConfigError(f"{kind}: {word!r} is not NAME=VALUE")
         if not known:
-            raise _unknown(kind, name, cls)
-        name = name.replace("-", "_")
+            raise _unknown(kind, word.partition("=")[0], cls)
         converted = _convert(kind, name, value, _type(cls, name))
-        values[name] = (*values.get(name, ()), *converted) if isinstance(converted, tuple) else converted
+        if isinstance(converted, tuple):
+            converted = (*values.get(name, ()), *converted)
+        elif name in values:
+            raise ConfigError(f"{kind}: {name}: {value or word!r} is one too many; it can be given once")
+        values[name] = converted
+    if hasattr(cls, "check_text"):
+        cls.check_text(values)
     return _make(kind, values)
+
+
+def check_together(devices: Iterable[object]) -> None:
+    """Raises ConfigError for two descriptions of one machine that cannot be told apart, as shared folders of one tag."""
+    seen = set()
+    for device in devices:
+        kind = getattr(type(device), "kind", "")
+        for name in getattr(type(device), "unique", ()):
+            value = getattr(device, name)
+            if (kind, name, value) in seen:
+                raise ConfigError(f"{kind}: {name}: {value!r} is there twice; each {kind} of a machine needs another")
+            seen.add((kind, name, value))
 
 
 def _words(text: str) -> list[str]:
@@ -115,6 +135,16 @@ def _words(text: str) -> list[str]:
     for piece in text.replace(",,", "\0").split(","):
         words.append(piece.replace("\0", ","))
     return [word for word in words if word]
+
+
+def _field(cls: type[Any], word: str) -> tuple[str, str, str]:
+    """A word as name, "=" if that is in it, and value."""
+    aliases: Mapping[str, str] = getattr(cls, "aliases", {})
+    if "=" in aliases.get(word, ""):
+        word = aliases[word]
+    name, equals, value = word.partition("=")
+    alias = aliases.get(name, name)
+    return (name if "=" in alias else alias).replace("-", "_"), equals, value
 
 
 def _type(cls: type[Any], name: str) -> str:
@@ -128,7 +158,10 @@ def _convert(kind: str, name: str, value: str, wanted: str) -> Any:
             return value.lower() in TRUE
         raise ConfigError(f"{kind}: {name}: {value!r} is not yes or no")
     if wanted == "int":
-        return parse_size(value, f"{kind}: {name}")
+        try:
+            return parse_size(value)
+        except ConfigError:
+            raise ConfigError(f"{kind}: {name}: {value!r} is not a number such as 4, 64K or 256M") from None
     if wanted.startswith("tuple"):
         return (value,)
     if wanted != "str":
@@ -137,7 +170,8 @@ def _convert(kind: str, name: str, value: str, wanted: str) -> Any:
 
 
 def _unknown(kind: str, name: str, cls: type[Any]) -> ConfigError:
-    return ConfigError(f"{kind}: {name!r} is not one of {', '.join(field_names(cls))}")
+    names = [field for field in field_names(cls) if _type(cls, field) in ("str", "int", "bool", "tuple[str,...]")]
+    return ConfigError(f"{kind}: {name!r} is not one of {', '.join(names)}")
 
 
 def _make(kind: str, values: Mapping[str, Any]) -> Peripheral:

@@ -6,7 +6,7 @@ from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
 from pyhv.peripherals.checks import between, check_fields
 from pyhv.record import record
-from pyhv.units import parse_size
+from pyhv.units import format_size, parse_size
 
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -38,7 +38,7 @@ class Balloon:
         object.__setattr__(self, "size", parse_size(self.size, "balloon: size"))
         check_fields(self)
         if self.size % PAGE or not 0 <= self.size < 1 << 44:
-            raise ConfigError(f"balloon: size: '{self.size}' is not a multiple of {PAGE} below 16T")
+            raise ConfigError(f"balloon: size: '{format_size(self.size)}' is not a multiple of {PAGE} below 16T")
         between("balloon", "statistics", self.statistics, 0, 86_400_000, "milliseconds")
 
     def build(self) -> Device:

@@ -10,7 +10,8 @@ from pyhv.peripherals.checks import between, check_fields
 from pyhv.record import record
 
 if TYPE_CHECKING:
-    from typing import ClassVar
+    from collections.abc import Mapping
+    from typing import Any, ClassVar
 
     from pyhv.device import Device
 
@@ -34,7 +35,7 @@ class Disk:
 
     kind: ClassVar[str] = "disk"
     main: ClassVar[str] = "path"
-    aliases: ClassVar[dict[str, str]] = {"ro": "readonly"}
+    aliases: ClassVar[dict[str, str]] = {"ro": "readonly", "rw": "readonly=no"}
 
     path: str
     readonly: bool = False
@@ -58,6 +59,13 @@ class Disk:
         if not self.serial.isascii() or not self.serial.isprintable() or len(self.serial) > MAX_SERIAL:
             raise ConfigError(f"disk: serial: {self.serial!r} is not ASCII of up to {MAX_SERIAL} characters")
         between("disk", "queues", self.queues, 1, MAX_QUEUES)
+
+    @staticmethod
+    def check_text(values: Mapping[str, Any]) -> None:
+        """Raises ConfigError where the fields of a text leave open what a file is whose name says qcow2."""
+        path = values.get("path", "")
+        if "format" not in values and path.endswith(".qcow2"):
+            raise ConfigError(f"disk: format: missing for {path!r}; say format=qcow2, or format=raw if that is what it is")
 
     def build(self) -> Device:
         """The device, over the opened image."""

@@ -82,8 +82,10 @@ class Net:
             raise ConfigError(f"net: mode: {self.mode!r} is not one of {', '.join(MODES)}")
         for name in field_names(self):
             mode = _OF_MODE.get(name, self.mode)
-            if mode != self.mode and getattr(self, name) != default_of(Net, name):
-                raise ConfigError(f"net: {name}: it is for mode {mode}, this is mode {self.mode}")
+            value = getattr(self, name)
+            if mode != self.mode and value != default_of(Net, name):
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                raise ConfigError(f"net: {name}: {shown!r} is for mode {mode}; this is mode {self.mode}")
         if self.mtu:
             between("net", "mtu", self.mtu, MIN_MTU, MAX_MTU)
         if self.mac:
@@ -199,7 +201,7 @@ def _check_peer(net: Net) -> None:
     from pyhv.net.peer import Peer
 
     if not isinstance(net.object, Peer):
-        raise ConfigError(f"net: object: {net.object!r} is not a pyhv.net.Peer")
+        raise ConfigError(f"net: object: {net.object!r} is not a pyhv.net.Peer, which mode peer needs (in Python)")
 
 
 _CHECKS = {"user": _check_user, "tap": _check_tap, "socket": _check_socket, "peer": _check_peer}

@@ -31,7 +31,8 @@ class Share:
 
     kind: ClassVar[str] = "share"
     main: ClassVar[str] = "path"
-    aliases: ClassVar[Mapping[str, str]] = {"rw": "writable"}
+    aliases: ClassVar[Mapping[str, str]] = {"rw": "writable", "ro": "writable=no", "readonly": "writable=no"}
+    unique: ClassVar[tuple[str, ...]] = ("tag",)
 
     path: str
     tag: str = "share"

@@ -26,6 +26,7 @@ class Watchdog:
 
     kind: ClassVar[str] = "watchdog"
     main: ClassVar[str] = "model"
+    unique: ClassVar[tuple[str, ...]] = ("model",)
 
     model: str = "wdat"
     action: str = "panic"

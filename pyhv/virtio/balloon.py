@@ -7,6 +7,7 @@ import struct
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
 from pyhv.memory.discard import discard, runs
+from pyhv.units import format_size
 from pyhv.virtio.balloon_pages import HeldPages
 from pyhv.virtio.balloon_stats import MAX_STATISTICS, parse_statistics
 from pyhv.virtio.device import VirtioDevice
@@ -112,9 +113,10 @@ class VirtioBalloon(VirtioDevice):
             self.config_changed()
 
     def _check_target(self, size: int) -> None:
-        if size < 0 or size % PAGE or size > self.platform.memory.size:
+        memory = self.platform.memory.size
+        if size < 0 or size % PAGE or size > memory:
             raise ConfigError(
-                f"balloon: size: '{size}' is not a multiple of {PAGE} up to the guest's {self.platform.memory.size} bytes"
+                f"balloon: size: '{format_size(size)}' is not a multiple of {PAGE} up to the guest's {format_size(memory)}"
             )
 
     def request_statistics(self) -> None:

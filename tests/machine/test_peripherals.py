@@ -29,6 +29,8 @@ DEVICES = (
         ("disk", "path=a.img,readonly=yes,format=qcow2", pyhv.Disk("a.img", readonly=True, format="qcow2")),
         ("disk", "ro,path=a.img", pyhv.Disk("a.img", readonly=True)),
         ("disk", "a,,b.img,ro=off", pyhv.Disk("a,b.img")),
+        ("disk", "a.img,rw", pyhv.Disk("a.img")),
+        ("disk", "a.qcow2,format=raw", pyhv.Disk("a.qcow2")),
         ("disk", "path=a=b.img,queues=2", pyhv.Disk("a=b.img", queues=2)),
         ("net", "user", pyhv.Net.user()),
         (
@@ -38,6 +40,10 @@ DEVICES = (
         ),
         ("net", "tap,name=tap0", pyhv.Net.tap("tap0")),
         ("share", "/srv,writable,tag=x", pyhv.Share("/srv", writable=True, tag="x")),
+        ("share", "/srv,ro", pyhv.Share("/srv")),
+        ("share", "/srv,rw", pyhv.Share("/srv", writable=True)),
+        ("vsock", "/run/s,max-connections=5", pyhv.Vsock("/run/s", max_connections=5)),
+        ("balloon", "deflate-on-oom", pyhv.Balloon(deflate_on_oom=True)),
         ("entropy", "", pyhv.Entropy()),
         ("balloon", "size=64M", pyhv.Balloon(size=64 << 20)),
         ("watchdog", "wdat,action=reset", pyhv.Watchdog(action="reset")),
@@ -55,7 +61,13 @@ def test_text(kind: str, text: str, made: object) -> None:
         ("disk", "a.img,colour=red", "disk: 'colour' is not one of path, readonly"),
         ("disk", "a.img,format=vmdk", "disk: format: 'vmdk' is not one of raw, qcow2"),
         ("disk", "a.img,ro=maybe", "disk: readonly: 'maybe' is not yes or no"),
-        ("disk", "a.img,queues=many", "disk: queues: 'many'"),
+        ("disk", "a.img,queues=many", "disk: queues: 'many' is not a number such as 4, 64K or 256M"),
+        ("disk", "a.img,path=b.img", "disk: path: 'b.img' is one too many; it can be given once"),
+        ("disk", "a.img,readonly=yes,ro=no", "disk: readonly: 'no' is one too many"),
+        ("disk", "a.img,ro,rw", "disk: readonly: 'no' is one too many"),
+        ("disk", "a.qcow2,ro", "disk: format: missing for 'a.qcow2'; say format=qcow2, or format=raw if"),
+        ("share", "/srv,ro=yes", "share: 'ro' is not one of path, tag"),
+        ("net", "user,colour=red", "ipv6, name, namespace, address, bridge, path, listen"),
         ("disk", "a.img,b.img", "disk: 'b.img' is not one of"),
         ("disk", "a.img,transport=usb", "disk: transport: 'usb' is not one of pci, mmio"),
         ("net", "dialup", "net: mode: 'dialup' is not one of"),
@@ -107,6 +119,20 @@ def test_documents_that_are_wrong(document: dict[str, object], says: str) -> Non
     with pytest.raises(pyhv.ConfigError) as caught:
         pyhv.Machine.from_dict(document)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("devices", "says"),
+    [
+        ((pyhv.Share("/a"), pyhv.Share("/b")), "share: tag: 'share' is there twice; each share of a machine needs another"),
+        ((pyhv.Watchdog(), pyhv.Entropy(), pyhv.Watchdog()), "watchdog: model: 'wdat' is there twice"),
+    ],
+)
+def test_descriptions_that_cannot_be_told_apart(devices: tuple[object, ...], says: str) -> None:
+    with pytest.raises(pyhv.ConfigError) as caught:
+        pyhv.Machine("k", devices=devices)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(says)
+    assert pyhv.Machine("k", devices=devices[:-1]).devices == devices[:-1]  # type: ignore[arg-type]
 
 
 def test_what_is_no_description() -> None:

@@ -45,8 +45,8 @@ def test_text_and_documents(text, net, document):
     ("text", "message"),
     [
         ("bogus", "net: mode: 'bogus' is not one of user, tap, socket, peer, none"),
-        ("user,name=tap0", "net: name: it is for mode tap, this is mode user"),
-        ("tap,forward=tcp:1:2", "net: forward: it is for mode user, this is mode tap"),
+        ("user,name=tap0", "net: name: 'tap0' is for mode tap; this is mode user"),
+        ("tap,forward=tcp:1:2", "net: forward: 'tcp:1:2' is for mode user; this is mode tap"),
         ("user,forward=tcp:1", "net: forward: 'tcp:1' is not tcp:[HOST:]PORT:[GUEST:]PORT or udp:..."),
         ("user,mtu=67", "net: mtu: '67' is not from 68 to 65521"),
         ("user,mac=x", "net: mac: 'x' is not an address such as 02:00:00:00:00:01"),
@@ -56,7 +56,7 @@ def test_text_and_documents(text, net, document):
         ("tap,name=a/b", "net: name: 'a/b' is not an interface's name of at most 15 bytes"),
         ("tap,address=10.0.0.1", "net: address: '10.0.0.1' is not an address with a prefix such as 10.0.0.1/24"),
         ("tap,address=10.0.0.1/33", "net: address: '10.0.0.1/33' is not an address with a prefix such as 10.0.0.1/24"),
-        ("peer", "net: object: None is not a pyhv.net.Peer"),
+        ("peer", "net: object: None is not a pyhv.net.Peer, which mode peer needs (in Python)"),
         ("peer,object=x", "net: object: can only be given in Python"),
     ],
 )
