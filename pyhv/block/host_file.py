@@ -34,7 +34,8 @@ class HostFile:
             self.fd = os.open(path, flags)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            hint = "; it can be read-only" if isinstance(error, PermissionError) and writable else ""
+            readable = isinstance(error, PermissionError) and writable and os.access(path, os.R_OK, effective_ids=True)
+            hint = "; it may be read: with readonly it is not written" if readable else ""
             raise ConfigError(f"{what}: path: {path!r} cannot be opened: {reason}{hint}") from None
         try:
             status = os.fstat(self.fd)

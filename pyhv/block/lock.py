@@ -48,5 +48,7 @@ def lock(fd: int, path: str, *, writable: bool, what: str = "disk") -> None:
 
 def _in_use(path: str, writable: bool, what: str) -> ConfigError:
     if writable:
-        return ConfigError(f"{what}: path: {path!r} is in use by another machine; to share it, all must be read-only")
-    return ConfigError(f"{what}: path: {path!r} is being written by another machine")
+        return ConfigError(
+            f"{what}: path: {path!r} is in use by another disk or machine; to share it, all must be read-only"
+        )
+    return ConfigError(f"{what}: path: {path!r} is being written by another disk or machine")

@@ -27,6 +27,9 @@ def open_image(
     stands on; they are only read. Raises ConfigError for a file that cannot be used, and for one that is in use.
     """
     image = _open(path, format, writable=not (readonly or overlay), backing=backing, chain=())
+    if not image.size:
+        image.close()
+        raise ConfigError(f"disk: path: {path!r} is empty: a disk has at least a sector, as of truncate -s 1G FILE")
     if not overlay or readonly:
         return image
     from pyhv.block.overlay import Overlay

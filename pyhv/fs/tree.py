@@ -101,6 +101,8 @@ class Tree:
                 raise ConfigError(f"share: path: {path!r} is in a file system of the kernel's own, which is not shared")
             if not os.path.isdir(PROC % fd):
                 raise CapabilityMissing("shared folders need /proc")
+            if not os.access(PROC % fd, os.X_OK, effective_ids=True):
+                raise ConfigError(f"share: path: {path!r} cannot be shared: this process may not look into it")
             if not self.submounts:
                 self._probe_open_here(fd)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from threading import Thread
 
@@ -54,12 +55,13 @@ def _enter(namespace: str) -> None:
     try:
         fd = os.open(namespace_path(namespace), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(
-            f"net: namespace: {namespace!r} is not there ({error.strerror}); make it with: ip netns add {namespace}"
-        ) from None
+        hint = "" if "/" in namespace else f"; make it with: ip netns add {namespace}"
+        raise ConfigError(f"net: namespace: {namespace!r} is not there ({error.strerror}){hint}") from None
     try:
         _setns(fd)
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise ConfigError(f"net: namespace: {namespace!r} is not a network namespace") from None
         raise HostError(f"net: namespace {namespace!r} cannot be entered: {error.strerror}") from None
     finally:
         os.close(fd)

@@ -62,7 +62,8 @@ class StreamBackend(NetBackend):
             else:
                 self._socket = _connect(self.path)
         except OSError as error:
-            raise ConfigError(f"net: path: {self.path!r}: {error.strerror or error}") from None
+            cannot = "cannot be listened at" if self._listen else "cannot be connected to"
+            raise ConfigError(f"net: path: {self.path!r} {cannot}: {error.strerror or error}") from None
         self._accept_on()
         self.link_up = self._socket is not None
 

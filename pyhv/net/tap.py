@@ -120,7 +120,12 @@ class TapBackend(NetBackend):
             if error.errno != errno.EINVAL:
                 raise
             # One that was made with several queues takes no other kind.
-            made = ioctl(self._fd, TUNSETIFF, _IFREQ_FLAGS.pack(self.name.encode(), flags | IFF_MULTI_QUEUE))
+            try:
+                made = ioctl(self._fd, TUNSETIFF, _IFREQ_FLAGS.pack(self.name.encode(), flags | IFF_MULTI_QUEUE))
+            except OSError as again:
+                if again.errno != errno.EINVAL:
+                    raise
+                raise ConfigError(f"net: name: {self.name!r} is an interface that is no tap") from None
         self.name = made[:16].rstrip(b"\0").decode()
 
     def _configure(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -60,7 +61,8 @@ def _open(path: str) -> int:
     try:
         return os.open(path, flags, 0o666)
     except OSError as error:
-        raise ConfigError(f"console: output: '{path}' cannot be opened for writing: {error.strerror}") from None
+        reason = "nobody reads this FIFO" if error.errno == errno.ENXIO else error.strerror
+        raise ConfigError(f"console: output: '{path}' cannot be opened for writing: {reason}") from None
 
 
 def _connect(path: str) -> int:

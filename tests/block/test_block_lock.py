@@ -13,8 +13,8 @@ from pyhv.block import lock
 from pyhv.block.open import open_image
 from pyhv.errors import ConfigError
 
-WRITER_BUSY = "disk: path: {!r} is in use by another machine; to share it, all must be read-only"
-READER_BUSY = "disk: path: {!r} is being written by another machine"
+WRITER_BUSY = "disk: path: {!r} is in use by another disk or machine; to share it, all must be read-only"
+READER_BUSY = "disk: path: {!r} is being written by another disk or machine"
 
 
 @pytest.fixture(params=["raw", "qcow2"])

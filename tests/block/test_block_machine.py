@@ -116,7 +116,7 @@ def test_a_read_only_disk_refuses_the_guest(backend: Selection, guest: Callable[
 def test_one_machine_has_the_image_at_a_time(backend: Selection, guest: Callable[[str], Path], disk: Path) -> None:
     machine = pyhv.Machine(guest("virtio-pci"), memory="64M", devices=[pyhv.Disk(disk)])
     before = len(os.listdir("/proc/self/fd"))
-    with pyhv.Vm(machine, backend=backend), pytest.raises(pyhv.ConfigError, match="is in use by another machine"):
+    with pyhv.Vm(machine, backend=backend), pytest.raises(pyhv.ConfigError, match="is in use by another disk or machine"):
         pyhv.Vm(machine, backend=backend)
     pyhv.run(machine, backend=backend, timeout=TIMEOUT).check()
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # what was imported meanwhile

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from tempfile import TemporaryDirectory
 
 import pytest
 from qcow2_files import Editor, create
@@ -37,6 +38,38 @@ def test_the_format_is_what_was_said(tmp_path):
     path.write_bytes(bytes(1 << 16))
     assert failure(str(path), "qcow2") == f"disk: {str(path)!r}: not a qcow2 image"
     assert failure(str(path), "vmdk") == "disk: format: 'vmdk' is not one of raw, qcow2"
+
+
+def test_an_image_without_a_sector_is_no_disk(tmp_path):
+    path = tmp_path / "disk"
+    path.touch()
+    says = f"disk: path: {str(path)!r} is empty: a disk has at least a sector, as of truncate -s 1G FILE"
+    assert failure(str(path)) == says
+    assert failure(str(path), overlay=True) == says
+    create(path, 0)
+    assert failure(str(path), "qcow2") == says
+
+
+def test_a_file_that_may_only_be_read(tmp_path):
+    if os.geteuid():
+        pytest.skip("needs root, to act as somebody else")
+    with TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "disk")
+        with open(path, "wb") as file:
+            file.truncate(512)
+        os.chmod(path, 0o644)
+        os.seteuid(65534)
+        try:
+            said = failure(path)
+            os.seteuid(0)
+            os.chmod(path, 0o600)
+            os.seteuid(65534)
+            hidden = failure(path)
+        finally:
+            os.seteuid(0)
+    assert said == hidden + "; it may be read: with readonly it is not written"
+    assert hidden == f"disk: path: {path!r} cannot be opened: Permission denied"
 
 
 def test_a_qcow2_name_read_as_raw_is_told_to_listeners(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 from struct import pack
+from tempfile import TemporaryDirectory
 
 import pytest
 from fuse_client import OFFERED, ROOT, BytesMessage, error_of, request
@@ -129,6 +130,20 @@ def test_what_cannot_be_shared(tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(ConfigError, match=why):
             Server(str(path))
+
+
+def test_a_folder_that_this_process_may_not_look_into():
+    if os.geteuid():
+        pytest.skip("needs root, to act as somebody else")
+    with TemporaryDirectory(dir="/tmp") as path:
+        os.chmod(path, 0o744)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(ConfigError, match=r"^share: path: '.*' cannot be shared: this process may not look into it$"):
+                Server(path)
+        finally:
+            os.seteuid(0)
+        Server(path).close()
 
 
 def test_closing_gives_everything_back(folder):

@@ -165,7 +165,7 @@ def test_nothing_is_read_while_nobody_wants_it(connected):
 
 
 def test_a_socket_that_is_not_there_is_a_users_mistake(path):
-    with pytest.raises(ConfigError, match=r"^net: path: '.*net\.sock': No such file or directory$"):
+    with pytest.raises(ConfigError, match=r"^net: path: '.*net\.sock' cannot be connected to: No such file or directory$"):
         Wire(StreamBackend(path))
     with pytest.raises(ConfigError, match="too long"):
         Wire(StreamBackend("/tmp/" + "x" * 200))

@@ -229,6 +229,12 @@ def test_mistakes_about_taps(tap):
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(ConfigError, match=r"^net: namespace: 'not-there' is not there .* ip netns add not-there$"):
         Wire(TapBackend(namespace="not-there"))
+    with pytest.raises(ConfigError, match=r"^net: namespace: '/not/there' is not there \(No such file or directory\)$"):
+        Wire(TapBackend(namespace="/not/there"))
+    with pytest.raises(ConfigError, match=r"^net: namespace: '/proc/self/cmdline' is not a network namespace$"):
+        Wire(TapBackend(namespace="/proc/self/cmdline"))
+    with pytest.raises(ConfigError, match=r"^net: name: 'lo' is an interface that is no tap$"):
+        tap(name="lo")
     assert len(os.listdir("/proc/self/fd")) == before
 
 
