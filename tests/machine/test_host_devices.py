@@ -177,6 +177,43 @@ def test_idle_time_is_skipped_without_one(run: Run, backend: Selection) -> None:
     assert result.deterministic
 
 
+class Late(pyhv.PioDevice):
+    """Told from outside, it asks for a time that is over, and keeps the times at which it was told things."""
+
+    port = 0x300
+    length = 1
+    live = True
+
+    def __init__(self, ago: int = 0, *, after: float = 0.05) -> None:
+        self.ago = ago
+        self.after = after
+        self.times: list[int] = []
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.times.append(self.platform.clock.now_ns())
+        threading.Timer(self.after, self.platform.events.call_soon, (self.told,)).start()
+
+    def told(self) -> None:
+        line, clock = self.platform.line(5), self.platform.clock
+        self.times.append(clock.now_ns())
+        clock.call_at(self.times[-1] - self.ago, lambda: line.set(True))
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("ago", [1, 1_000_000_000, 1 << 60])
+def test_a_time_that_is_over_has_come(run: Run, ago: int, cpus: int) -> None:
+    run(WAIT_FOR_IRQ_5, Late(ago), bits=16, cpus=cpus).check()
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_idle_time_is_real_also_without_an_end(run: Run, cpus: int) -> None:
+    """The timer of the board ticks once, after 55 ms; nothing else is due."""
+    device = Late(after=0.4)
+    run(WAIT_FOR_IRQ_5, device, bits=16, cpus=cpus).check()
+    asked, told = device.times
+    assert told - asked >= 100_000_000
+
+
 class Dice(pyhv.PioDevice):
     port = 0x300
     length = 1

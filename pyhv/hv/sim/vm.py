@@ -378,16 +378,19 @@ class SimVm:
         return min((int(lib.sim_lapic_deadline(vcpu.native)) for vcpu in vcpus), default=NEVER)
 
     def skip_idle(self) -> bool:
-        """Let time pass up to the next event of a device or a local APIC's timer; False when none will come."""
+        """Let time pass up to the next event of a device or a local APIC's timer; False when none will come.
+
+        A paced machine's time goes on also when only somebody outside can wake it.
+        """
         if self.inbox:
             self.drain()
             return True
         device, timer = self.clock.next_deadline(), self._apic_deadline(self.vcpus.values())
         target = timer if device is None else min(device, timer)
-        if target >= NEVER:
-            return False
         if self._sleep is not None:
             target = min(target, self._now + self._sleep_for(self._sleep, target - self._now))
+        elif target >= NEVER:
+            return False
         self._now = max(self._now, target)
         for vcpu in self.vcpus.values():
             lib.sim_idle_to(vcpu.native, self._now)
@@ -396,6 +399,8 @@ class SimVm:
 
     def _sleep_for(self, sleep: Callable[[float], None], ticks: int) -> int:
         """Let real time pass until something happens, at most `ticks` nanoseconds; how many did."""
+        if ticks <= 0:
+            return 0
         began = monotonic_ns()
         sleep(ticks / TSC_HZ)
         return monotonic_ns() - began
