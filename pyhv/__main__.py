@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
+from pyhv.startup import main
 
-from pyhv.cli import main
-
-sys.exit(main())
+main()

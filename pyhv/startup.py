@@ -13,6 +13,7 @@ import marshal
 import os
 import sys
 from _frozen_importlib import ModuleSpec
+from _signal import SIG_DFL, SIGHUP, SIGTERM, getsignal, signal  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,9 +137,33 @@ def _write(path: str, names: set[str]) -> None:
     os.replace(temporary, path)
 
 
+class Ending:
+    """Has SIGTERM and SIGHUP end the machine as Ctrl-C does, so that terminal, sockets and images are left in order.
+
+    The process then ends by the signal all the same; a second one ends it at once.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        for number in (SIGTERM, SIGHUP):
+            if getsignal(number) == SIG_DFL:  # not under nohup
+                signal(number, self._came)
+
+    def _came(self, number: int, frame: object) -> NoReturn:
+        self.number = number
+        signal(number, SIG_DFL)
+        raise KeyboardInterrupt(f"ended by {'SIGTERM' if number == SIGTERM else 'SIGHUP'}")
+
+    def finish(self) -> None:
+        """End by the signal that came."""
+        if self.number:
+            os.kill(os.getpid(), self.number)
+
+
 def main() -> NoReturn:
     """The `pyhv` command."""
     gc.set_threshold(GC_THRESHOLD)
+    ending = Ending()
     bundle = read()
     if bundle is not None:
         finders: list[Any] = sys.meta_path
@@ -146,6 +171,7 @@ def main() -> NoReturn:
     from pyhv.cli import main
 
     status = main()
+    ending.finish()
     if (bundle is None or bundle.stale) and sys.argv[1:2] == ["run"] and not sys.dont_write_bytecode:
         from contextlib import suppress
 

@@ -225,8 +225,8 @@ class Vm:
         except VmTimeout:
             self._time_out(timeout)
             return self.wait()
-        except KeyboardInterrupt:
-            self.end(Outcome.STOPPED, "interrupted from the keyboard")
+        except KeyboardInterrupt as why:
+            self.end(Outcome.STOPPED, str(why) or "interrupted from the keyboard")
             raise
 
     def _run_here(self, timeout: float | None) -> Result:
@@ -240,8 +240,8 @@ class Vm:
                 from pyhv.turns import take_turns
 
                 take_turns(self)
-        except KeyboardInterrupt:
-            self.end(Outcome.STOPPED, "interrupted from the keyboard")
+        except KeyboardInterrupt as why:
+            self.end(Outcome.STOPPED, str(why) or "interrupted from the keyboard")
             raise
         finally:
             if timer is not None:

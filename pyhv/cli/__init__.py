@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pyhv.cli.arguments import as_option
 
         return _complain(as_option(str(error), arguments))
-    except KeyboardInterrupt:
-        _complain("interrupted")
+    except KeyboardInterrupt as why:
+        _complain(str(why) or "interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:  # a mistake of pyhv's own is no verdict on the guest: it must not end with Python's status 1
         from traceback import print_exc

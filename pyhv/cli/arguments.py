@@ -183,7 +183,7 @@ def as_option(message: str, arguments: Sequence[str]) -> str:
 def _options_of_fields() -> dict[str, list[Option]]:
     """Options by the field that a library message names: Machine's, a device's kind, or a parameter of a command's."""
     out: dict[str, list[Option]] = {}
-    for option in (*MACHINE, *LINUX):
+    for option in (*TRACE.options, *LINUX):
         key = option.name.lstrip("-") if option.key == "devices" else option.attribute
         out.setdefault({"module_tree": "modules", "root_writable": "writable"}.get(key, key), []).append(option)
     return out

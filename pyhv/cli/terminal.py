@@ -74,8 +74,13 @@ class Escapes:
 
 
 def is_foreground(fd: int) -> bool:
-    """Whether a terminal's keys are this process's."""
-    return os.isatty(fd) and os.tcgetpgrp(fd) == os.getpgrp()
+    """Whether a terminal's keys are this process's; nobody else has those of one that controls no session of ours."""
+    if not os.isatty(fd):
+        return False
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return True
 
 
 class Terminal:

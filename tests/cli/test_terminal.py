@@ -105,7 +105,9 @@ def test_verbose_tells_why_this_backend(start: Start, guest: Guest) -> None:
     assert b"asked for" in err and b"multiboot" in err
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)]
+)
 def test_interrupted(start: Start, guest: Guest, number: signal.Signals, status: int) -> None:
     process = start(guest("spin"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
     assert process.popen.stdout is not None
@@ -114,6 +116,36 @@ def test_interrupted(start: Start, guest: Guest, number: signal.Signals, status:
     _, err = process.popen.communicate(timeout=PATIENCE)
     assert process.status() == status
     assert b"stopped on kvm" in err and b"Traceback" not in err
+    assert (b"interrupted from the keyboard" if status == 130 else b"ended by " + number.name.encode()) in err
+
+
+def test_a_terminal_that_controls_nobody(start: Start, guest: Guest) -> None:
+    control, terminal = pty.openpty()
+    process = start(guest("echo"), stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+    process.read_until(control, b"echo ready")
+    os.write(control, b"a\x01h")
+    assert b"send Ctrl-a" in process.read_until(control, b"Ctrl-a Ctrl-a  send Ctrl-a")
+    os.write(control, b"\nquit\n")
+    process.read_until(control, b"echo: a\r\necho: ok")
+    assert process.status() == 0
+    os.close(terminal)
+    os.close(control)
+
+
+def test_a_terminal_and_sockets_are_left_in_order_by_sigterm(start: Start, guest: Guest, tmp_path: Path) -> None:
+    control, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    vsock, net = tmp_path / "vsock", tmp_path / "net"
+    words = (guest("echo"), "--vsock", vsock, "--net", f"socket,path={net},listen")
+    process = start(*words, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+    process.read_until(control, b"echo ready")
+    assert vsock.is_socket() and net.is_socket()
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.status() == -signal.SIGTERM
+    assert termios.tcgetattr(terminal) == before
+    assert not vsock.exists() and not net.exists()
+    os.close(terminal)
+    os.close(control)
 
 
 def test_interrupted_json_is_still_whole(start: Start, guest: Guest) -> None:
