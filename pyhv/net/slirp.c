@@ -374,9 +374,15 @@ static int may_open(const uint8_t *frame, int length)
     return length < ip + header + 14 || (frame[ip + header + 13] & 0x12) == 0x02;
 }
 
+/* Whether this is a part of an IPv4 packet: the library's reassembly writes where a guest says (4.7). */
+static int is_fragment(const uint8_t *frame, int length)
+{
+    return length >= 14 + 8 && frame[12] == 0x08 && frame[13] == 0x00 && ((frame[20] & 0x3f) || frame[21]);
+}
+
 void pyhv_slirp_input(struct pyhv_slirp *s, const uint8_t *frame, int length)
 {
-    if (s->sockets >= s->most_sockets && may_open(frame, length)) {
+    if (is_fragment(frame, length) || (s->sockets >= s->most_sockets && may_open(frame, length))) {
         s->refused++;
         return;
     }

@@ -19,7 +19,7 @@ struct pyhv_slirp_config {
 
 struct pyhv_slirp_counters {
     uint64_t dropped;           /* frames to the guest, the queue was full */
-    uint64_t refused;           /* frames of the guest, too many sockets */
+    uint64_t refused;           /* frames of the guest: too many sockets, or a fragment */
     uint64_t guest_errors;      /* complaints of the library about the guest */
     uint64_t queued_bytes;
     int sockets;
@@ -36,7 +36,7 @@ void pyhv_slirp_free(struct pyhv_slirp *s);
 /* The descriptor that is readable when pyhv_slirp_work is due. */
 int pyhv_slirp_fd(const struct pyhv_slirp *s);
 
-/* A frame of the guest's. */
+/* A frame of the guest's, with a whole packet in it. */
 void pyhv_slirp_input(struct pyhv_slirp *s, const uint8_t *frame, int length);
 
 /* Look at sockets and timers now; also to be called after input. 0, or a negative errno. */

@@ -14,6 +14,7 @@ from pyhv.errors import ConfigError, HostError
 from pyhv.log import event
 from pyhv.net.backend import NetBackend, scatter
 from pyhv.net.forward import parse_ipv4
+from pyhv.net.fragments import Reassembler, is_fragment
 from pyhv.record import record, replace
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class UserBackend(NetBackend):
     def open(self, events: HostEvents, clock: Clock, listener: Listener) -> None:
         self._events = events
         self._listener = listener
+        self._fragments = Reassembler(clock)
         self._ffi, self._lib = _load()
         self._length = self._ffi.new("size_t *")
         self._counters = self._ffi.new("struct pyhv_slirp_counters *")
@@ -194,6 +196,11 @@ class UserBackend(NetBackend):
 
     def send(self, header: bytes, frame: Sequence[memoryview]) -> None:
         data = b"".join(frame)
+        if is_fragment(data):
+            whole = self._fragments.add(data)
+            if whole is None:
+                return
+            data = whole
         with _lock:
             self._lib.pyhv_slirp_input(self._slirp, data, len(data))
 
