@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pyhv.pci import PciBus
     from pyhv.vm import Vm
 
-FIRST_MESSAGE_GSI = 24
-"""GSIs below are the I/O APIC's pins."""
+FIRST_MESSAGE_GSI, LAST_MESSAGE_GSI = 24, 1023
+"""GSIs below are the I/O APIC's pins. KVM has 4096, but a change of one route has it read all of them."""
 
 
 class Attached:
@@ -37,7 +37,7 @@ class Attached:
         self._events = _events(vm)
         self._routes: MessageRoutes | None = None
         if vm.backend.hypervisor.capabilities.irqfd:
-            self._routes = MessageRoutes(vm.handle, FIRST_MESSAGE_GSI, pc.routes_changed)
+            self._routes = MessageRoutes(vm.handle, FIRST_MESSAGE_GSI, LAST_MESSAGE_GSI, pc.routes_changed)
             pc.message_routes = self._routes.routes
         self._entropy: Callable[[int], bytes] | None = None
         self._above = max(MMIO_GAP_END, max((r.end for r in vm.memory.regions), default=0))

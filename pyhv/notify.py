@@ -102,21 +102,24 @@ class DirectMessage:
 
 
 class MessageRoutes:
-    """The GSIs above the I/O APIC's pins that carry messages, each with an eventfd (irqfd)."""
+    """The GSIs above the I/O APIC's pins, `first` to `last`, that carry messages, each with an eventfd (irqfd)."""
 
-    def __init__(self, handle: VmHandle, first: int, changed: Callable[[], None]) -> None:
+    def __init__(self, handle: VmHandle, first: int, last: int, changed: Callable[[], None]) -> None:
         self.routes: dict[int, Msi] = {}
         self._handle = handle
         self._next = first
+        self._last = last
         self._free: list[int] = []
         self._changed = changed
 
-    def source(self) -> IrqfdMessage:
-        """A new message, on a GSI of its own."""
-        gsi = self._free.pop() if self._free else self._next
-        if gsi == self._next:
-            self._next += 1
-        return IrqfdMessage(self, self._handle, gsi)
+    def source(self) -> MessageSource:
+        """A new message, on a GSI of its own; where none is left the VMM sends it."""
+        if self._free:
+            return IrqfdMessage(self, self._handle, self._free.pop())
+        if self._next > self._last:
+            return DirectMessage(self._handle.signal_msi)
+        self._next += 1
+        return IrqfdMessage(self, self._handle, self._next - 1)
 
     def change(self, gsi: int, message: Msi | None) -> None:
         """Route a GSI anew; tells the backend where that changes anything. A route that it refuses is none."""

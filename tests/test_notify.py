@@ -20,7 +20,7 @@ class Backend:
         self.sent: list[Msi] = []
         self.refuses = False
         self.limit = 100
-        self.table = MessageRoutes(self, 24, self.changed)
+        self.table = MessageRoutes(self, 24, 26, self.changed)
 
     def changed(self) -> None:
         if len(self.table.routes) > self.limit:
@@ -102,6 +102,21 @@ def test_without_routes_the_vmm_sends(backend: Backend) -> None:
     assert backend.routes == {24: SECOND}
     for message in (first, second):
         message.close()
+
+
+def test_where_no_number_is_left_the_vmm_sends(backend: Backend) -> None:
+    messages = [backend.table.source() for _ in range(4)]
+    for number, message in enumerate(messages):
+        message.set(Msi(FIRST.address, number))
+        message.send()
+    assert list(backend.routes) == [24, 25, 26] and backend.sent == [Msi(FIRST.address, 3)]
+    messages[1].close()
+    again = backend.table.source()
+    again.set(SECOND)
+    assert backend.routes[25] == SECOND
+    for message in (again, *messages):
+        message.close()
+    assert backend.routes == {}
 
 
 def test_a_direct_message() -> None:
