@@ -308,10 +308,11 @@ class PciTransport(Transport):
             self.function.interrupt(True)
 
     def interrupt_config(self) -> None:
+        """The interrupt status says so also where a message is sent (4.1.4.5.1)."""
+        self._interrupts |= ids.ISR_CONFIG
         if self._msix.enabled:
             self._msix.fire(self._config_vector)
         else:
-            self._interrupts |= ids.ISR_CONFIG
             self.function.interrupt(True)
 
     def opened(self, queue: VirtQueue) -> None:

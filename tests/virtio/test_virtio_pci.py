@@ -224,8 +224,18 @@ def test_every_queue_has_a_vector_and_the_configuration_too(started):
     give_back(started, 0)
     started.device.config_changed()
     assert [message.data for message in started.bench.messages] == [2, 1, 0]
-    assert started.link.interrupt_status() == 0
     assert not started.bench.lines[17].level
+
+
+def test_the_interrupt_status_beside_messages(started):
+    """It has the configuration's bit before the message goes, and never a queue's (4.1.4.5.1)."""
+    link, bench = started.link, started.bench
+    give_back(started)
+    assert link.interrupt_status() == 0
+    started.device.config_changed()
+    assert len(bench.messages) == 2
+    assert link.get_config(reg.STATUS, 2) & reg.STATUS_INTERRUPT == 0 and not bench.lines[17].level
+    assert link.interrupt_status() == ids.ISR_CONFIG and link.interrupt_status() == 0
 
 
 def test_vectors_may_be_shared(started):
@@ -248,7 +258,7 @@ def test_no_vector_means_no_interrupt(started, vector):
         assert link.get(register, 2) == NO_VECTOR
     give_back(started)
     started.device.config_changed()
-    assert started.bench.messages == [] and link.interrupt_status() == 0
+    assert started.bench.messages == [] and not started.bench.lines[17].level
 
 
 def test_a_masked_vector_waits(started):
