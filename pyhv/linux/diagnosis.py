@@ -43,11 +43,11 @@ def explain(command: Command, machine: Result) -> str:
         if report is not None:
             return ""
         how = "powered off" if machine.outcome is Outcome.POWER_OFF else "reset"
-        return f"the guest {how} without a word about the command {_stage(command)}"
+        return f"the guest {how} {_stage(command)}, without a word about its end"
     if machine.outcome is Outcome.TIMEOUT:
         return f"timeout: {machine.detail}, {_stage(command)}"
     if machine.outcome in (Outcome.PASSED, Outcome.FAILED):
-        return f"the guest ended by {machine.detail}, without a word about the command {_stage(command)}"
+        return f"the guest ended by {machine.detail} {_stage(command)}, without a word about its end"
     what = {Outcome.PANIC: "the kernel panicked", Outcome.TRIPLE_FAULT: "triple fault"}.get(machine.outcome)
     detail = f"{what}: {machine.detail}" if what else machine.detail or machine.outcome.value
     return f"{detail} ({_stage(command)})"
@@ -55,8 +55,8 @@ def explain(command: Command, machine: Result) -> str:
 
 def _stage(command: Command) -> str:
     if command.console.report is not None:
-        return "after it had ended"
-    return "while it ran" if command.console.started else "before it was started"
+        return "after the command had ended"
+    return "while the command ran" if command.console.started else "before the command was started"
 
 
 def _failure(command: Command, report: Report) -> str:

@@ -134,7 +134,7 @@ def test_a_guest_that_goes_without_a_report_and_json_that_is_alone_on_stdout(clo
     assert (done.returncode, document["exit_code"], document["outcome"], document["ok"]) == (125, 125, "power-off", False)
     command = document["command"]
     assert (command["status"], command["stdout"], command["stderr"]) == (None, "out\n", "err\n")
-    assert command["error"] == "the guest powered off without a word about the command while it ran"
+    assert command["error"] == "the guest powered off while the command ran, without a word about its end"
     assert done.stderr.splitlines()[0] == f"pyhv: {command['error']}"
 
 
@@ -163,6 +163,14 @@ def test_a_kernel_without_the_file_system(cloud: Path, tmp_path: Path) -> None:
     result = run(cloud, "true", modules=tmp_path)
     assert result.exit_code == 125
     assert "has no virtiofs (CONFIG_VIRTIO_FS)" in result.error and str(tmp_path) in result.error
+
+
+def test_a_kernel_that_was_copied_away_from_its_modules(cloud: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(cloud, tmp_path / "vmlinuz"))
+    result = run(image, "true")
+    assert result.exit_code == 125
+    assert "has no virtio_console (CONFIG_VIRTIO_CONSOLE): its modules are neither built in nor in " in result.error
+    assert str(tmp_path / "modules") in result.error and result.error.endswith("; --modules names their folder")
 
 
 def test_a_missing_module_is_said_before_the_boot(cloud: Path) -> None:

@@ -62,5 +62,7 @@ int port_open(const char *name, int flags)
             return fd;
         sys_sleep_ms(PAUSE_MS);
     }
-    fail(sys_access(PORTS, 0) < 0 ? "this kernel has no virtio console (virtio_console)" : "there is no port", name, fd);
+    if (sys_access(PORTS, 0) < 0)
+        fail_missing("virtio_console");
+    fail("there is no port", name, fd);
 }
