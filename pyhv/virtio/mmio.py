@@ -108,7 +108,7 @@ class MmioTransport(Transport):
         if offset == STATUS:
             return self.status
         if offset == CONFIG_GENERATION:
-            return self.config_generation & 0xFFFF_FFFF
+            return self.read_generation() & 0xFFFF_FFFF
         if SHM_LEN_LOW <= offset <= SHM_BASE_HIGH:
             return 0xFFFF_FFFF
         queue = self._selected()

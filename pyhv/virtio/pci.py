@@ -186,7 +186,7 @@ class PciTransport(Transport):
         if offset == NUM_QUEUES:
             return len(self.queues)
         if offset == CONFIG_GENERATION:
-            return self.config_generation & 0xFF
+            return self.read_generation() & 0xFF
         if offset == QUEUE_SELECT:
             return self._queue_select
         return self._read_queue(offset)
@@ -196,7 +196,8 @@ class PciTransport(Transport):
         if queue is None:
             return NO_VECTOR if offset == QUEUE_MSIX_VECTOR else 0
         if offset == QUEUE_SIZE:
-            return queue.size
+            packed = self.negotiated >> ids.RING_PACKED & 1
+            return queue.size if packed or not queue.size & (queue.size - 1) else 0  # "0 or a power of 2" (4.1.4.3.1)
         if offset == QUEUE_MSIX_VECTOR:
             return self._vectors[queue.index]
         if offset == QUEUE_ENABLE:

@@ -55,6 +55,7 @@ class Transport:
         self.status = 0
         self.driver_features = 0
         self.config_generation = 0
+        self._shown_generation = 0
         self.violations = 0
         self.failure = ""
 
@@ -129,7 +130,7 @@ class Transport:
     def set_queue_size(self, queue: VirtQueue, size: int) -> None:
         """Checked when the queue is enabled."""
         if self._configurable(queue):
-            queue.size = size & 0xFFFF
+            queue.size = size
 
     def set_queue_area(self, queue: VirtQueue, area: str, value: int, mask: int) -> None:
         """Some bits of an address: `area` is "descriptors", "driver_area" or "device_area"."""
@@ -178,6 +179,11 @@ class Transport:
     def read_config(self, offset: int, size: int) -> int:
         """`size` bytes of the configuration space; zeros behind its end."""
         return int.from_bytes(self.device.config()[offset : offset + size], "little")
+
+    def read_generation(self) -> int:
+        """A number whose low 8 bits are others once the configuration has changed since this was last read (4.1.4.3.1)."""
+        self._shown_generation = self.config_generation
+        return self.config_generation
 
     def write_config(self, offset: int, size: int, value: int) -> None:
         """Ignored where it does not fit the configuration space."""
@@ -257,9 +263,14 @@ class Transport:
 
     def config_changed(self) -> None:
         """The configuration space reads otherwise than before."""
-        self.config_generation += 1
+        self._next_generation()
         if self.device.active:
             self.interrupt_config()
+
+    def _next_generation(self) -> None:
+        self.config_generation += 1
+        if not (self.config_generation - self._shown_generation) & 0xFF:
+            self.config_generation += 1
 
     def fail(self, reason: str) -> None:
         """The device cannot go on until the driver resets it (2.1.2)."""
@@ -271,7 +282,7 @@ class Transport:
         self._stop_queues()
         self.violation(f"needs a reset: {reason}")
         if begun:
-            self.config_generation += 1
+            self._next_generation()
             self.interrupt_config()
 
     def refused(self, queue: VirtQueue, reason: str) -> None:

@@ -129,6 +129,15 @@ def test_configuration_generation(link, driver):
     assert link.get(mmio.CONFIG_GENERATION) == 1
 
 
+def test_a_queue_size_of_more_than_16_bits(link, driver):
+    for status in (1, 3):
+        link.put(mmio.STATUS, status)
+    link.set_features(1 << ids.VERSION_1)
+    link.put(mmio.STATUS, 11)
+    link.set_queue(0, 0x1_0008, 0x1000, 0x2000, 0x3000)
+    assert link.get(mmio.QUEUE_READY) == 0 and link.get(mmio.STATUS) & ids.DEVICE_NEEDS_RESET
+
+
 def test_registers_are_whole_words(link, driver):
     """4.2.2.2: 32 bits wide and aligned; anything else does nothing and reads zeros."""
     transport = driver.transport

@@ -190,6 +190,26 @@ def test_the_generation_counts_changes_and_wraps(started):
         started.device.config_changed()
 
 
+@pytest.mark.parametrize(("features", "shown"), [(1 << ids.VERSION_1, 0), (1 << ids.VERSION_1 | 1 << ids.RING_PACKED, 7)])
+def test_a_size_that_a_split_ring_cannot_have_is_not_shown(link, features, shown):
+    link.set_status(ids.ACKNOWLEDGE)
+    link.set_status(ids.ACKNOWLEDGE | ids.DRIVER)
+    link.set_features(features)
+    link.set_status(ids.ACKNOWLEDGE | ids.DRIVER | ids.FEATURES_OK)
+    link.put(pci.QUEUE_SELECT, 2, 0)
+    for size, found in ((4, 4), (7, shown), (8, 8)):
+        link.put(pci.QUEUE_SIZE, 2, size)
+        assert link.get(pci.QUEUE_SIZE, 2) == found
+
+
+@pytest.mark.parametrize("changes", [255, 256, 257, 512])
+def test_the_generation_differs_after_any_number_of_changes(started, changes):
+    before = started.link.get(pci.CONFIG_GENERATION, 1)
+    for _ in range(changes):
+        started.device.config_changed()
+    assert started.link.get(pci.CONFIG_GENERATION, 1) != before
+
+
 def test_configuration_space_by_any_width(link):
     start = link.structures[pci.DEVICE_CFG][0]
     assert link.read_config(0, 11) == bytes([*range(1, 11), 0])
