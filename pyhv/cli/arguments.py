@@ -51,7 +51,7 @@ DEVICES = (
     _device_option("disk", "a disk image: FILE,ro or path=FILE,format=qcow2", "FILE[,FIELD...]"),
     _device_option("net", "a network card: user,forward=tcp:2222:22 or tap,name=tap0", "MODE[,FIELD...]"),
     _device_option("share", "a host folder over virtio-fs: DIR,tag=work,writable", "DIR[,FIELD...]"),
-    _device_option("vsock", "a virtio socket device: cid=3,path=SOCKET", "FIELD[,FIELD...]"),
+    _device_option("vsock", "sockets between guest and host: SOCKET,cid=3", "PATH[,FIELD...]"),
     _device_option("pmem", "a file as persistent memory: FILE,readonly", "FILE[,FIELD...]"),
     _device_option("watchdog", "a watchdog: wdat,action=reset", "MODEL[,FIELD...]"),
     ANY_DEVICE,
@@ -93,8 +93,9 @@ MACHINE = (
     Option("--quiet", "no verdict line on stderr", short="-q", flag=True),
     VERBOSE,
 )
+ROOT = Option("--root", "COMMAND's root (default: /); what it writes there is kept in memory", "DIR")
 LINUX = (
-    Option("--root", "COMMAND's root (default: /); what it writes there is kept in memory", "DIR"),
+    ROOT,
     Option("--root-writable", "let COMMAND write to its root", flag=True),
     Option("--modules", "the kernel's modules, as of /lib/modules/RELEASE", "DIR", key="module_tree"),
     Option("--transport", "what COMMAND's root and streams are on: pci, mmio", "NAME", convert=choice(TRANSPORTS)),
@@ -102,8 +103,8 @@ LINUX = (
 KERNEL = Positional("KERNEL", "bzImage, multiboot or PVH ELF, vmlinux, or a flat image")
 RUN = Command(
     "run",
-    "Boot a kernel. Its console is stdout, its verdict the exit status: 0 passed, 1 failed, 3 panic or triple fault,\n"
-    "124 timeout, 125 host or usage error. In a terminal, Ctrl-a x ends the machine and Ctrl-a h helps.\n"
+    "Boot a kernel, or run a command in one. Its console is stdout, its verdict the exit status: 0 passed, 1 failed,\n"
+    "3 panic or triple fault, 124 timeout, 125 host or usage error. In a terminal Ctrl-a x ends the machine, Ctrl-a h helps.\n"
     "With a COMMAND, a Linux kernel runs it: its streams are this command's, and so is its exit status (above 123: 123).",
     "pyhv.cli.run",
     (*MACHINE, *LINUX),
@@ -161,7 +162,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, Values]:
 
 def _overview() -> str:
     lines = ["usage: pyhv COMMAND ...", "", "A hypervisor in Python.", ""]
-    lines += [f"  {c.name:<10} {c.summary.splitlines()[0]}" for c in COMMANDS.values()]
+    lines += [f"  {c.name:<10} {c.summary.partition('.')[0]}." for c in COMMANDS.values()]
     return "\n".join([*lines, "", "pyhv COMMAND --help shows a command's options; pyhv --version the version."])
 
 
@@ -175,6 +176,8 @@ def as_option(message: str, arguments: Sequence[str]) -> str:
     for option in _options_of_fields().get(field, ()):
         if _given(option, arguments):
             return f"{option.name}: {rest}"
+    if field == "share" and not _given(ANY_DEVICE, arguments) and _given(ROOT, arguments):
+        return f"{ROOT.name}: {rest.removeprefix('path: ')}"
     if _given(ANY_DEVICE, arguments) and (field == "devices" or field in _device_kinds()):
         return f"{ANY_DEVICE.name}: {rest}" if field == "devices" else f"{ANY_DEVICE.name} {message}"
     return message

@@ -134,6 +134,8 @@ def test_help_names_everything() -> None:
         ("modules: x", ["--module", "x"], "--module: x"),
         ("modules: x", ["--modules=x"], "--modules: x"),
         ("root: x", ["--root", "x"], "--root: x"),
+        ("share: path: '/proc': x", ["--root", "/proc"], "--root: '/proc': x"),
+        ("share: path: '/x': y", ["--root", "/proc", "--share", "/x"], "--share: path: '/x': y"),
         ("writable: x", ["--root-writable"], "--root-writable: x"),
         ("memory: x", ["-m", "x"], "--memory: x"),
         ("memory: x", ["-mx"], "--memory: x"),
