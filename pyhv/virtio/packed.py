@@ -184,9 +184,9 @@ class PackedRing(RingBase):
         pending = self.pending
         if not pending:
             return False
-        self.pending = []
         if self.version != self.memory.version and not self.placed():
             return False
+        self.pending = []
         size, words, memory, start = self.size, self.words, self.memory, self.queue.descriptors
         old = position = self.used
         first = first_entry = -1

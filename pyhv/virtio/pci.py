@@ -14,6 +14,7 @@ from pyhv.log import event
 from pyhv.pci import BarKind, PciFunction
 from pyhv.pci.registers import CAPABILITY_VENDOR
 from pyhv.virtio import ids
+from pyhv.virtio.queue import NO_RING
 from pyhv.virtio.transport import Transport
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class PciTransport(Transport):
         )
         self._msix = function.add_msix(1 + len(self.queues), MSIX_BAR, platform.message_source)
         self._clear()
+        for queue in self.queues:
+            queue.hold(True)  # until software makes the function bus master
         self.slot = platform.pci.add(function)
 
     def _clear(self) -> None:
@@ -296,10 +299,11 @@ class PciTransport(Transport):
             self.violation(f"queue {index} notified when the function is not bus master")
 
     def _master_changed(self) -> None:
-        if self.function.bus_master:
-            for queue in self.queues:
-                if queue.ready:
-                    self.handle(queue)
+        for queue in self.queues:
+            queue.hold(not self.function.bus_master)
+        for queue in self.queues:
+            if queue.ready:
+                self.handle(queue)
 
     def interrupt_queue(self, queue: VirtQueue) -> None:
         if self._msix.enabled:
@@ -336,7 +340,7 @@ class PciTransport(Transport):
         self._close_doorbells()
         self._address = address
         for queue in self.queues:
-            if queue.ready:
+            if queue.ring is not NO_RING:
                 self.opened(queue)
 
     def stopped(self) -> None:

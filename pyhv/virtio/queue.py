@@ -28,6 +28,10 @@ class Ring(Protocol):
 
     def want_kicks(self, wanted: bool) -> None: ...
 
+    def hold(self, held: bool) -> None:
+        """While held: no chain is found, and what was pushed waits to be published."""
+        ...
+
 
 class NoRing:
     """What stands where a queue has no ring: before DRIVER_OK, after a reset or a failure."""
@@ -50,6 +54,9 @@ class NoRing:
     def want_kicks(self, wanted: bool) -> None:
         return None
 
+    def hold(self, held: bool) -> None:
+        return None
+
 
 NO_RING = NoRing()
 
@@ -67,6 +74,7 @@ class VirtQueue:
         self.transport = transport
         self.malformed = 0
         self.postponed = False
+        self.held = False
         self.ring: Ring = NO_RING
         self.clear()
 
@@ -81,8 +89,13 @@ class VirtQueue:
 
     @property
     def ready(self) -> bool:
-        """Whether it can be used now: enabled, and the driver is done with its set-up."""
-        return self.ring is not NO_RING
+        """Whether it can be used now: enabled, and the driver is done with its set-up and lets the device use memory."""
+        return self.ring is not NO_RING and not self.held
+
+    def hold(self, held: bool) -> None:
+        """Leave guest memory alone, or go on."""
+        self.held = held
+        self.ring.hold(held)
 
     def pop(self) -> Chain | None:
         """The next chain, None when there is none; the driver then kicks for the next, if kicks are wanted.

@@ -43,6 +43,7 @@ class RingBase:
     __slots__ = (
         "barrier",
         "event_idx",
+        "held",
         "high",
         "indirect",
         "kicks",
@@ -68,6 +69,7 @@ class RingBase:
         self.event_idx = event_idx
         self.order = InOrder() if in_order else None
         self.kicks = True
+        self.held = False
         self.pending: list[tuple[int, int]] = []
         self.barrier = allocate_lock()
         self.low = self.high = 0
@@ -79,7 +81,10 @@ class RingBase:
         raise NotImplementedError
 
     def placed(self) -> bool:
-        """Renew the views where memory changed; False when the ring is gone from it, which fails the device."""
+        """Renew the views where memory changed; False while they are not to be used, and when the ring is gone from memory,
+        which fails the device."""
+        if self.held:
+            return False
         self.low = self.high = 0
         try:
             self.place()
@@ -88,6 +93,15 @@ class RingBase:
             return False
         self.version = self.memory.version
         return True
+
+    def hold(self, held: bool) -> None:
+        self.held = held
+        self.version = -1  # which has every access ask `placed`
+        if not held:
+            self.want_kicks(self.kicks)
+
+    def want_kicks(self, wanted: bool) -> None:
+        raise NotImplementedError
 
     def piece(self, address: int, length: int, *, write: bool = False) -> memoryview:
         """A range that must be in one region."""

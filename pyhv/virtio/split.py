@@ -187,9 +187,9 @@ class SplitRing(RingBase):
         pending = self.pending
         if not pending:
             return False
-        self.pending = []
         if self.version != self.memory.version and not self.placed():
             return False
+        self.pending = []
         size, old = self.size, self.used
         self._announce(old, len(pending))
         new, entries = old, self.entries

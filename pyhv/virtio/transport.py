@@ -160,7 +160,7 @@ class Transport:
 
     def reset_queue(self, queue: VirtQueue, *, keep: bool = False) -> None:
         """The driver takes one queue back (2.6.1), and may set it up anew. With `keep` its registers stay as they were."""
-        open_ = queue.ready
+        open_ = queue.ring is not NO_RING
         if keep:
             queue.enabled = False
             queue.ring = NO_RING
@@ -216,6 +216,8 @@ class Transport:
             event_idx=bool(has(ids.EVENT_IDX) & 1),
             in_order=bool(has(ids.IN_ORDER) & 1),
         )
+        if queue.held:
+            queue.hold(True)
         self.opened(queue)
 
     def _stop_queues(self) -> None:

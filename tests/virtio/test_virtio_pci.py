@@ -349,6 +349,40 @@ def test_a_function_that_is_not_bus_master_touches_nothing_until_it_is():
     assert [message.data for message in driver.bench.messages] == [1]
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+def test_what_is_done_while_it_is_not_bus_master_is_published_when_it_is_again(packed):
+    """Linux takes it away from all functions before it starts another kernel in the old one's memory."""
+    driver = pci_bench(Device(), packed=packed)
+    link, queue, device = driver.link, driver.queues[0], driver.device
+    first, second = queue.add([b"x"]), queue.add([b"y"])
+    queue.kick()
+    before = driver.memory.read(0, 1 << 16) + driver.memory.read(queue.descriptors, 0x1000)
+    link.set_config(reg.COMMAND, 2, reg.COMMAND_MEMORY)
+    assert not device.queues[0].ready
+    for chain in device.held:
+        device.queues[0].push(chain)
+    device.queues[0].flush()
+    device.queues[0].want_kicks(False)
+    assert device.queues[0].pop() is None and device.queues[0].available() == 0
+    assert driver.memory.read(0, 1 << 16) + driver.memory.read(queue.descriptors, 0x1000) == before
+    assert driver.bench.messages == []
+    link.set_config(reg.COMMAND, 2, reg.COMMAND_MEMORY | reg.COMMAND_MASTER)
+    assert queue.used() == [first, second]
+    assert [message.data for message in driver.bench.messages] == [1]
+    assert device.queues[0].ready and driver.transport.violations == 0
+
+
+def test_a_reset_while_it_is_not_bus_master(started):
+    link = started.link
+    link.set_config(reg.COMMAND, 2, reg.COMMAND_MEMORY)
+    started.start()
+    started.device.queues[0].flush()
+    assert not started.device.queues[0].ready
+    link.set_config(reg.COMMAND, 2, reg.COMMAND_MEMORY | reg.COMMAND_MASTER)
+    give_back(started)
+    assert [message.data for message in started.bench.messages] == [1]
+
+
 def test_notifications_of_other_widths_and_places(started):
     link = started.link
     queue = started.queues[1]
@@ -405,8 +439,11 @@ def test_doorbells_follow_the_range(belled):
     assert len(driver.device.held) == 1
     link.set_config(reg.COMMAND, 2, reg.COMMAND_MASTER)
     assert not bells
-    link.set_config(reg.COMMAND, 2, reg.COMMAND_MASTER | reg.COMMAND_MEMORY)
+    link.set_config(reg.COMMAND, 2, reg.COMMAND_MEMORY)
     assert sorted(bells) == [notify, notify + 4]
+    bells[notify].callback()
+    link.set_config(reg.COMMAND, 2, reg.COMMAND_MASTER | reg.COMMAND_MEMORY)
+    assert sorted(bells) == [notify, notify + 4] and driver.transport.violations == 0
     link.move(0, NEW_HOME)
     assert sorted(bells) == [NEW_HOME + 0x3000, NEW_HOME + 0x3004]
     link.set_status(0)
