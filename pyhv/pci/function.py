@@ -209,8 +209,8 @@ class PciFunction:
             if capability is not None:
                 capability.reset()
         self._drive()
+        self._tell_master()  # first, for what the device does when its ranges go
         self._decoding_changed()
-        self._tell_master()
 
     def close(self) -> None:
         """Give back what interrupts took of the host."""

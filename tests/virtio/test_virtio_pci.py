@@ -472,6 +472,16 @@ def test_a_doorbell_that_rang_before_a_reset_is_nothing(belled):
     assert driver.device.held == [] and driver.transport.violations == 0
 
 
+def test_a_doorbell_that_rang_before_a_reset_of_the_bus_is_nothing(belled):
+    """The machine's memory was cleared before, and the rings with it."""
+    driver, bells = belled
+    driver.start()
+    driver.queues[0].add([b"x"])
+    bells[driver.link.structures[pci.NOTIFY_CFG][0]].late = True
+    driver.bench.pci.reset()
+    assert driver.device.held == [] and driver.transport.violations == 0
+
+
 def test_a_host_that_gives_no_doorbell():
     device, bench = Device(), DeviceBench()
 
