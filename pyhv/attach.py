@@ -83,14 +83,21 @@ class Attached:
             device.reset()
 
     def close(self) -> str:
-        """Have every device give back what it took of the host; one that fails does not keep the others: what they say."""
+        """Have every device give back what it took of the host; one that fails does not keep the others: what they say.
+
+        Raises, after all that, the first exception that is a device's own mistake.
+        """
         devices, self.devices = self.devices, []
-        failed = []
+        failed, mistakes = [], []
         for device in devices:
             try:
                 device.close()
             except (PyhvError, OSError) as error:
                 failed.append(f"{device.label}: {error}")
+            except Exception as error:
+                mistakes.append(error)
+        if mistakes:
+            raise mistakes[0]
         return "; ".join(failed)
 
     def _add_msrs(self, indices: Sequence[int], read: MsrRead, write: MsrWrite) -> None:

@@ -40,10 +40,14 @@ class Doorbell:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             handle.add_ioeventfd(self._fd, address, size, pio=pio, datamatch=datamatch)
+            try:
+                events.add_reader(self._fd, self._ring)
+            except BaseException:
+                handle.remove_ioeventfd(self._fd, address, size, pio=pio, datamatch=datamatch)
+                raise
         except BaseException:
             os.close(self._fd)
             raise
-        events.add_reader(self._fd, self._ring)
 
     def _ring(self) -> None:
         try:

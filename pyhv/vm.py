@@ -430,14 +430,16 @@ class Vm:
         finally:
             self._closed = True
             failed = ""
-            if self._attached is not None:
-                with self.lock:
-                    failed = self._attached.close()
-            if self._loop is not None:
-                self._loop.close()
-            for vcpu in getattr(self, "vcpus", ()):
-                vcpu.close()
-            self.handle.close()
+            try:
+                if self._attached is not None:
+                    with self.lock:
+                        failed = self._attached.close()
+            finally:
+                if self._loop is not None:
+                    self._loop.close()
+                for vcpu in getattr(self, "vcpus", ()):
+                    vcpu.close()
+                self.handle.close()
         if failed:
             raise HostError(f"devices could not be closed: {failed}")
 

@@ -1,12 +1,14 @@
 """Messages by irqfd, and what becomes of them where the host has no more to give."""
 
+import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from pyhv.errors import CapabilityMissing, KvmError
 from pyhv.irq import Msi
-from pyhv.notify import DirectMessage, MessageRoutes
+from pyhv.notify import DirectMessage, Doorbell, MessageRoutes
 
 FIRST, SECOND = Msi(0xFEE0_0000, 0x41), Msi(0xFEE0_1000, 0x42)
 
@@ -48,6 +50,25 @@ class Backend:
 @pytest.fixture
 def backend() -> Backend:
     return Backend()
+
+
+class NoRoom:
+    """Events of a host that watches no more descriptors."""
+
+    def add_reader(self, fd: int, callback: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def test_a_doorbell_that_nobody_would_hear_is_none() -> None:
+    fds: list[int] = []
+    handle = SimpleNamespace(
+        add_ioeventfd=lambda fd, *_args, **_options: fds.append(fd),
+        remove_ioeventfd=lambda fd, *_args, **_options: fds.remove(fd),
+    )
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="no space"):
+        Doorbell(handle, NoRoom(), lambda: None, 0x1000, 4)
+    assert fds == [] and os.listdir("/proc/self/fd") == before
 
 
 def test_a_message_leaves_by_its_descriptor(backend: Backend) -> None:

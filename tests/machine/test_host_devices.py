@@ -299,6 +299,25 @@ def test_what_a_device_could_not_keep_is_an_error_of_the_host(tmp_path: Path, ba
     assert first.closed == 1
 
 
+class Mistaken(Ringer):
+    def close(self) -> None:
+        super().close()
+        raise ValueError("a mistake")
+
+
+def test_a_mistake_of_a_device_at_its_end_keeps_nobody_else(tmp_path: Path, backend: Selection) -> None:
+    first, second = Mistaken(), Ringer()
+    second.address = ADDRESS + 0x1000
+    machine = pyhv.Machine(
+        tiny.image(tmp_path, tiny.exit(0), 32), format="flat", memory="4M", devices=[first, second]
+    )
+    vm = pyhv.Vm(machine, backend=backend)
+    with pytest.raises(ValueError, match="a mistake"):
+        vm.close()
+    assert (first.closed, second.closed, vm.memory.regions) == (1, 1, ())
+    vm.close()
+
+
 def test_devices_are_closed_once_also_after_errors(run: Run) -> None:
     first, second = Ringer(), Ringer()
     second.address = ADDRESS + 0x1000
