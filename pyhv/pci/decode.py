@@ -6,6 +6,8 @@ nowhere until what it lost to has gone. So nothing that software writes to a bas
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from pyhv._types import TYPE_CHECKING
 from pyhv.chipset.layout import KVM_IDENTITY_MAP, KVM_TSS_END, LAPIC_BASE, LAPIC_REGION
 from pyhv.errors import ConfigError
@@ -19,6 +21,24 @@ BACKEND_RANGES = ((LAPIC_BASE, LAPIC_BASE + LAPIC_REGION), (KVM_IDENTITY_MAP, KV
 """What a backend answers itself, before any device."""
 
 
+class _Ranges:
+    """Ranges that do not overlap, by rising address."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def gap(self, start: int, end: int) -> int | None:
+        """Where [start, end) belongs; None when it overlaps another."""
+        at = bisect_left(self._starts, end)
+        return None if at and self._ends[at - 1] > start else at
+
+    def insert(self, at: int, start: int, end: int) -> None:
+        """Add one that belongs there."""
+        self._starts.insert(at, start)
+        self._ends.insert(at, end)
+
+
 class Decoder:
     """Keeps the claims of all ranges in `ports` and `mmio` as software wants them."""
 
@@ -29,23 +49,24 @@ class Decoder:
 
     def update(self, bars: list[Bar]) -> None:
         """Bring all claims up to date; `bars` are those that can have one, the best claim first."""
-        winners: list[tuple[int, int, Bar]] = []
+        winners: list[tuple[int, Bar]] = []
+        ports, memory = _Ranges(), _Ranges()
         for bar in bars:
             start = bar.address
             if start is None:
                 continue
-            end = start + bar.size
-            if any(low < end and start < high and bar.is_io == other.is_io for low, high, other in winners):
-                continue
-            if bar.is_io or not self._taken(start, end):
-                winners.append((start, end, bar))
-        answering = {id(bar): start for start, _, bar in winners}
+            end, claimed = start + bar.size, ports if bar.is_io else memory
+            at = claimed.gap(start, end)
+            if at is not None and (bar.is_io or not self._taken(start, end)):
+                claimed.insert(at, start, end)
+                winners.append((start, bar))
+        answering = {id(bar): start for start, bar in winners}
         for bar in bars:
             if bar.mapping is not None and bar.mapping.base != answering.get(id(bar)):
                 self._space(bar).unmap(bar.mapping)
                 bar.mapping = None
                 bar.moved(None)
-        for start, _, bar in winners:
+        for start, bar in winners:
             if bar.mapping is None:
                 self._map(bar, start)
 
