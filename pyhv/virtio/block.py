@@ -44,7 +44,9 @@ MAX_ZEROES: Final = 1 << 26
 MAX_UNITS: Final = 4096
 """Units of the image that one range has at most, so that small ones do not take long."""
 BUDGET: Final = 1 << 26
-"""Bytes that are transferred before others of the machine have their turn."""
+"""Bytes that are transferred, or zeroed, before others of the machine have their turn."""
+DISCARDED_BYTES: Final = 16
+"""Bytes to be discarded that take as long as one that is transferred; rather more."""
 HEADS, TRACK = 16, 63
 """Of the geometry: heads, and sectors of a track."""
 PHYSICAL_EXPONENT: Final = 3
@@ -151,6 +153,13 @@ class VirtioBlock(VirtioDevice):
                 self._complete(queue, chain, IOERR)
                 continue
             kind, _, sector = _header(chain.read(0, _HEADER_SIZE))
+            if (size if kind == IN else chain.readable_size) > BUDGET and kind in (IN, OUT):
+                if volatile:
+                    queue.unpop(chain)
+                    queue.postpone()
+                    break
+                self._transfer_in_pieces(queue, chain, kind, sector * SECTOR)
+                break
             if kind == IN:
                 views = chain.writable_views()
                 last = views.pop()
@@ -176,12 +185,12 @@ class VirtioBlock(VirtioDevice):
             elif kind == GET_ID:
                 self._identify(queue, chain, size)
             else:
-                result = self._request(kind, sector, chain)
+                result, work = self._request(kind, sector, chain)
                 if self._through and result == OK and kind in (OUT, T_WRITE_ZEROES):
                     volatile.append((queue, chain))
                 else:
                     self._complete(queue, chain, result)
-                budget -= chain.readable_size
+                budget -= work
             if budget <= 0:
                 queue.postpone()
                 break
@@ -190,39 +199,39 @@ class VirtioBlock(VirtioDevice):
         if volatile:
             self._make_stable(volatile)
 
-    def _request(self, kind: int, sector: int, chain: Chain) -> int:
-        """Do what changes the image; the status."""
+    def _request(self, kind: int, sector: int, chain: Chain) -> tuple[int, int]:
+        """Do what changes the image: the status, and how much work that was, in bytes of transfers."""
         try:
             if kind == OUT:
                 size = chain.readable_size - _HEADER_SIZE
                 if size % SECTOR:
                     raise OSError(EINVAL, "not whole sectors")
                 self.image.pwritev(chain.readable_views(_HEADER_SIZE), sector * SECTOR, size)
-                return OK
+                return OK, size
             if kind == T_DISCARD and self.has(DISCARD):
                 return self._discard(chain)
             if kind == T_WRITE_ZEROES and self.has(WRITE_ZEROES):
                 return self._write_zeroes(chain)
         except OSError as error:
             self._note(error)
-            return IOERR
-        return UNSUPP
+            return IOERR, 0
+        return UNSUPP, 0
 
-    def _discard(self, chain: Chain) -> int:
+    def _discard(self, chain: Chain) -> tuple[int, int]:
         ranges = self._ranges(chain, MAX_DISCARD_RANGES, MAX_DISCARD)
         if any(flags for _, _, flags in ranges):
-            return UNSUPP
+            return UNSUPP, 0
         for offset, length, _ in ranges:
             self.image.discard(offset, length)
-        return OK
+        return OK, sum(length for _, length, _ in ranges) // DISCARDED_BYTES
 
-    def _write_zeroes(self, chain: Chain) -> int:
+    def _write_zeroes(self, chain: Chain) -> tuple[int, int]:
         ranges = self._ranges(chain, 1, MAX_ZEROES)
         if any(flags & ~UNMAP for _, _, flags in ranges):
-            return UNSUPP
+            return UNSUPP, 0
         for offset, length, flags in ranges:
             self.image.write_zeroes(offset, length, unmap=bool(flags & UNMAP))
-        return OK
+        return OK, sum(length for _, length, _ in ranges)
 
     def _ranges(self, chain: Chain, most: int, longest: int) -> list[tuple[int, int, int]]:
         """The offset, length and flags of each range of a request; none is done when one is not inside the image."""
@@ -264,12 +273,66 @@ class VirtioBlock(VirtioDevice):
         def done_later(error: OSError | None) -> None:
             if not self._closed:
                 self.guarded(lambda: done(error))()
-                for queue in self.queues:
-                    if queue.ready:
-                        self.link.handle(queue)
+                self._go_on()
 
         self._busy = self._aside.threaded
         self._aside.run(self.image.flush, done_later if self._busy else done)
+
+    def _transfer_in_pieces(self, queue: VirtQueue, chain: Chain, kind: int, offset: int) -> None:
+        """Do a long read or write with turns of others of the machine in between; the disk's queues rest meanwhile."""
+        size = chain.writable_size - 1 if kind == IN else chain.readable_size - _HEADER_SIZE
+        done = 0
+
+        def transfer() -> int:
+            """One piece; how many bytes are left."""
+            nonlocal done
+            if not done:
+                if size % SECTOR:
+                    raise OSError(EINVAL, "not whole sectors")
+                self.image.check(offset, size)
+            piece = min(size - done, BUDGET)
+            if kind == IN:
+                self.image.preadv(chain.writable_views(done, piece), offset + done, piece)
+            else:
+                self.image.pwritev(chain.readable_views(_HEADER_SIZE + done, piece), offset + done, piece)
+            done += piece
+            return size - done
+
+        def turn() -> None:
+            if self._closed:
+                return
+            self._busy = False
+            if chain.ring is queue.ring:  # nobody reset it meanwhile
+                self.guarded(step)()
+            if not self._busy:
+                self._go_on()
+
+        def step() -> None:
+            try:
+                left = transfer()
+            except OSError as error:
+                self._note(error)
+                self._complete(queue, chain, IOERR)
+                return
+            if left:
+                self._busy = True
+                self.platform.events.call_soon(turn)
+            elif kind == IN:
+                chain.write(bytes((OK,)), size)
+                queue.push(chain, size + 1)
+            elif self._through:
+                self._make_stable([(queue, chain)])
+            else:
+                self._complete(queue, chain, OK)
+
+        self._busy = True
+        self.platform.events.call_soon(turn)
+
+    def _go_on(self) -> None:
+        """The disk's queues were resting."""
+        for queue in self.queues:
+            if queue.ready:
+                self.link.handle(queue)
 
     def _note(self, error: OSError) -> None:
         """Count a request that failed."""

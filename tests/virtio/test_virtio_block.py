@@ -5,7 +5,7 @@ import os
 import struct
 
 import pytest
-from block_driver import BROKEN, SIZE, BlockDriver, Memory, header, ranges
+from block_driver import BROKEN, CONTENTS, SIZE, BlockDriver, Memory, header, ranges
 from hypothesis import given
 from hypothesis import strategies as st
 from virtio_driver import device_bench, mmio_bench
@@ -252,6 +252,104 @@ def test_large_requests_let_others_have_their_turn(monkeypatch):
     assert len(queue.used()) == 2
     disk.driver.run()
     assert len(queue.used()) == 2
+
+
+def test_zeros_and_discards_are_work_as_well():
+    disk = BlockDriver(Memory(1 << 30))
+    queue = disk.driver.queues[0]
+    for kind, length in ((b.T_WRITE_ZEROES, b.MAX_ZEROES), (b.T_DISCARD, b.MAX_DISCARD)):
+        data = ranges(*[(0, min(length, disk.image.unit * b.MAX_UNITS) // 512)] * (1 if kind == b.T_WRITE_ZEROES else 16))
+        buffers = [queue.add([header(kind), data], [1]) for _ in range(20)]
+        disk.image.discard = disk.image.write_zeroes = lambda *_, **__: None
+        queue.kick()
+        done = [len(queue.used())]
+        while disk.driver.run():
+            done.append(len(queue.used()))
+        assert sum(done) == 20 and max(done) <= 5
+        assert {buffer.space for buffer in buffers} == {b"\0"}
+
+
+LONG = 5 * 8192 + 512
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """What is longer than 8 KiB is done in pieces."""
+    monkeypatch.setattr(b, "BUDGET", 8192)
+
+
+@pytest.mark.parametrize("sizes", [[LONG], [1, 20000, 511]])
+def test_long_transfers_are_done_in_pieces(pieces, sizes):
+    disk = BlockDriver(queues=2)
+    assert disk.write(3, CONTENTS[:LONG], cut_out=[16, *sizes]) == b.OK
+    assert disk.image.data[1536 : 1536 + LONG] == CONTENTS[:LONG]
+    assert disk.read(3, LONG, cut_in=sizes, queue=1) == (b.OK, CONTENTS[:LONG])
+    assert [call[2] for call in disk.image.calls] == [*[8192] * 5, 512] * 2
+    buffer = disk.driver.queues[0].add([header(b.IN)], [LONG, 1])
+    disk.driver.queues[0].kick()
+    assert not disk.driver.queues[0].used()  # others have their turn
+    assert disk.finish(buffer).written == LONG + 1
+
+
+def test_nothing_overtakes_a_long_transfer(pieces):
+    disk = BlockDriver(queues=2)
+    first, second = disk.driver.queues
+    sent = [first.add([header(b.OUT), bytes(512)], [1]), first.add([header(b.IN)], [LONG, 1])]
+    sent += [first.add([header(b.OUT), bytes(LONG)], [1]), first.add([header(b.T_FLUSH)], [1])]
+    first.kick()
+    sent.append(second.add([header(b.IN)], [512, 1]))
+    second.kick()
+    assert [call[0] for call in disk.image.calls] == ["write"]
+    while any(buffer.written < 0 for buffer in sent):
+        assert disk.driver.run()
+        first.used(), second.used()
+    assert [buffer.space[-1] for buffer in sent] == [b.OK] * 5
+    names = [call[0] for call in disk.image.calls]
+    assert names[: names.index("flush")] == ["write", *["read"] * 6, *["write"] * 6]
+
+
+def test_long_writes_are_stable_where_all_are(pieces):
+    disk = BlockDriver(without=(b.FLUSH, b.CONFIG_WCE))
+    queue = disk.driver.queues[0]
+    sent = [queue.add([header(b.OUT), bytes(512)], [1]), queue.add([header(b.OUT), bytes(LONG)], [1])]
+    queue.kick()
+    assert disk.image.calls == [("write", 0, 512), ("flush",)]
+    disk.finish(sent[1])
+    assert [call[0] for call in disk.image.calls] == ["write", "flush", *["write"] * 6, "flush"]
+
+
+@pytest.mark.parametrize("kind", [b.IN, b.OUT])
+@pytest.mark.parametrize(("sector", "odd", "calls"), [(SIZE // 512 - 80, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_long_transfers_that_fail(pieces, kind, sector, odd, calls):
+    disk = BlockDriver()
+    if calls:
+        disk.image.broken = {"read": errno.EIO, "write": errno.ENOSPC}
+    length = LONG + odd
+    got = disk.request(kind, sector, *((b"", length) if kind == b.IN else (bytes(length), 0)))
+    assert got[0] == b.IOERR and len(disk.image.calls) == calls and disk.device.errors == 1
+    disk.image.broken = {}
+    assert disk.read(0, 512)[0] == b.OK
+
+
+@pytest.mark.parametrize("end", ["driver", "machine", "close"])
+def test_a_reset_in_a_long_transfer(pieces, end):
+    disk = BlockDriver()
+    queue = disk.driver.queues[0]
+    buffer = queue.add([header(b.IN)], [LONG, 1])
+    queue.kick()
+    disk.driver.run()
+    assert len(disk.image.calls) == 1
+    if end == "close":
+        disk.device.close()
+        while disk.driver.run():
+            pass
+        assert disk.image.calls[1:] == [("close",)]
+        return
+    if end == "machine":
+        disk.device.reset()
+    disk.driver.start()
+    assert disk.read(0, 512) == (b.OK, CONTENTS[:512])
+    assert buffer.written == -1 and len(disk.image.calls) == 2
 
 
 def test_a_real_image(tmp_path):
