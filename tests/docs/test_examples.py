@@ -1,6 +1,7 @@
 """Every example of README and docs does what the document says."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -24,6 +25,8 @@ def missing(need: str) -> bool:
     if need == "kernels":
         kernels = ROOT / "build" / "kernels"
         return not all((kernels / name).exists() for name in ("cloud/vmlinuz", "busybox-initramfs.cpio.gz"))
+    if need == "tap":
+        return os.geteuid() != 0 or not os.path.exists("/dev/net/tun") or shutil.which("ip") is None
     try:
         select("kvm" if need in ("kvm", "amd-v") else need, ("amd-v",) if need == "amd-v" else ())
     except HostError:
