@@ -104,7 +104,7 @@ KERNEL = Positional("KERNEL", "bzImage, multiboot or PVH ELF, vmlinux, or a flat
 RUN = Command(
     "run",
     "Boot a kernel, or run a command in one. Its console is stdout, its verdict the exit status: 0 passed, 1 failed,\n"
-    "3 panic or triple fault, 124 timeout, 125 host or usage error. In a terminal Ctrl-a x ends the machine, Ctrl-a h helps.\n"
+    "3 panic or triple fault, 124 timeout, 125 host or usage error. In a terminal, Ctrl-a x ends it and Ctrl-a h helps.\n"
     "With a COMMAND, a Linux kernel runs it: its streams are this command's, and so is its exit status (above 123: 123).",
     "pyhv.cli.run",
     (*MACHINE, *LINUX),

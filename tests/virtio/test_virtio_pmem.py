@@ -278,7 +278,8 @@ def test_locks(path):
     device = Pmem(path).build()
     with pytest.raises(ConfigError) as error:
         Pmem(path).build()
-    assert str(error.value) == f"pmem: path: {str(path)!r} is in use by another disk or machine; to share it, all must be read-only"
+    says = "is in use by another disk or machine; to share it, all must be read-only"
+    assert str(error.value) == f"pmem: path: {str(path)!r} {says}"
     device.close()
     readers = [Pmem(path, readonly=True).build(), Pmem(path, overlay=True).build()]
     for reader in readers:
