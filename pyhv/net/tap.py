@@ -113,7 +113,7 @@ class TapBackend(NetBackend):
 
     def _claim(self) -> None:
         flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
-        request = _IFREQ_FLAGS.pack((self.name or "tap%d").encode(), flags)
+        request = _IFREQ_FLAGS.pack(os.fsencode(self.name or "tap%d"), flags)
         try:
             made = ioctl(self._fd, TUNSETIFF, request)
         except OSError as error:
@@ -121,17 +121,17 @@ class TapBackend(NetBackend):
                 raise
             # One that was made with several queues takes no other kind.
             try:
-                made = ioctl(self._fd, TUNSETIFF, _IFREQ_FLAGS.pack(self.name.encode(), flags | IFF_MULTI_QUEUE))
+                made = ioctl(self._fd, TUNSETIFF, _IFREQ_FLAGS.pack(os.fsencode(self.name), flags | IFF_MULTI_QUEUE))
             except OSError as again:
                 if again.errno != errno.EINVAL:
                     raise
                 raise ConfigError(f"net: name: {self.name!r} is an interface that is no tap") from None
-        self.name = made[:16].rstrip(b"\0").decode()
+        self.name = os.fsdecode(made[:16].rstrip(b"\0"))
 
     def _configure(self) -> None:
         import socket
 
-        name = self.name.encode()
+        name = os.fsencode(self.name)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
             if self._mtu:
                 ioctl(control, SIOCSIFMTU, _IFREQ_INT.pack(name, self._mtu))

@@ -14,13 +14,15 @@ _TYPES = {"str": (str, "text"), "int": (int, "a number"), "bool": (bool, "true o
 
 
 def check_fields(description: Any) -> None:
-    """Raises ConfigError for a field that is not of its type, or an unknown `transport`."""
+    """Raises ConfigError for a field that is not of its type, text with a NUL in it, or an unknown `transport`."""
     cls = type(description)
     for name in field_names(description):
         value = getattr(description, name)
         wanted, shown = _TYPES.get(str(cls.__annotations__[name]), (object, ""))
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             raise ConfigError(f"{cls.kind}: {name}: {value!r} is not {shown}")
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{cls.kind}: {name}: {value!r} has a NUL in it")
         if name == "transport" and value not in TRANSPORTS:
             raise ConfigError(f"{cls.kind}: transport: {value!r} is not one of {', '.join(TRANSPORTS)}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import fsencode
+
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
 from pyhv.peripherals.checks import between, check_fields
@@ -176,7 +178,7 @@ def _check_user(net: Net) -> None:
 
 
 def _check_tap(net: Net) -> None:
-    name = net.name.encode()
+    name = fsencode(net.name)
     if len(name) > MAX_NAME or b"/" in name or b" " in name or name in (b".", b".."):
         raise ConfigError(f"net: name: {net.name!r} is not an interface's name of at most {MAX_NAME} bytes")
     if net.address:

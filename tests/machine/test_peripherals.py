@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyhv
-from pyhv.peripherals import KINDS, class_of, parse
+from pyhv.errors import ConfigError
+from pyhv.peripherals import KINDS, class_of, from_document, parse
 
 DEVICES = (
     pyhv.Disk("a.img", readonly=True, serial="x,y=z"),
@@ -147,3 +148,13 @@ def test_each_machine_gets_devices_of_its_own(tmp_path: Path) -> None:
     machine = pyhv.Machine(image, format="flat", devices=[pyhv.Entropy()])
     with pyhv.Vm(machine, backend="sim") as first, pyhv.Vm(machine, backend="sim") as second:
         assert first.devices[0] is not second.devices[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("disk", "path"), ("net", "pcap"), ("net", "namespace"), ("pmem", "path"), ("share", "path"), ("console", "output")],
+)
+def test_no_text_has_a_nul_in_it(kind, name):
+    with pytest.raises(ConfigError) as error:
+        from_document({"kind": kind, "path": "x", name: "a\0b"} if kind != "console" else {"kind": kind, name: "a\0b"})
+    assert str(error.value) == f"{kind}: {name}: 'a\\x00b' has a NUL in it"

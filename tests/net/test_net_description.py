@@ -53,6 +53,7 @@ def test_text_and_documents(text, net, document):
         ("user,transport=usb", "net: transport: 'usb' is not one of pci, mmio"),
         ("socket", "net: path: missing; mode socket needs one"),
         ("tap,name=0123456789abcdef", "net: name: '0123456789abcdef' is not an interface's name of at most 15 bytes"),
+        ("tap,name=\udcff/", "net: name: '\\udcff/' is not an interface's name of at most 15 bytes"),
         ("tap,name=a/b", "net: name: 'a/b' is not an interface's name of at most 15 bytes"),
         ("tap,address=10.0.0.1", "net: address: '10.0.0.1' is not an address with a prefix such as 10.0.0.1/24"),
         ("tap,address=10.0.0.1/33", "net: address: '10.0.0.1/33' is not an address with a prefix such as 10.0.0.1/24"),
