@@ -65,6 +65,7 @@ class EventLoop:
         self._wake_fd = -1
         self._pid = 0
         self._sleeping_until = -1
+        self._held = False
         self._closed = False
 
     @property
@@ -106,6 +107,12 @@ class EventLoop:
     def remove_writer(self, fd: int) -> None:
         """Stop watching; unknown descriptors are ignored."""
         self._unwatch(self._writers, fd)
+
+    def hold(self, held: bool) -> None:
+        """While held, nothing is called: what becomes due or ready waits. Returns when no callback runs any more."""
+        with self._lock:
+            self._held = held
+            self.wake()
 
     def wake(self) -> None:
         """Make the loop look at its work again."""
@@ -211,7 +218,8 @@ class EventLoop:
         if not self._acquire():
             return False
         try:
-            busy = self._run_due()
+            held = self._held
+            busy = not held and self._run_due()
             if self._closed:
                 return False
             epoll = self._epoll
@@ -219,11 +227,14 @@ class EventLoop:
             timeout = BREATH if busy or self._always else self._sleep_time()
         finally:
             self._lock.release()
-        ready = self._sleep(epoll, timeout)
+        ready = self._wait_for_wake() if held else self._sleep(epoll, timeout)
         if not self._acquire():
             return False
         try:
             self._sleeping_until = -1
+            if self._held:
+                self._dispatch(self._wake_fd, _READ)
+                return not self._closed
             for fd, events in ready:
                 self._dispatch(fd, events)
             for fd in tuple(self._always):
@@ -254,6 +265,11 @@ class EventLoop:
             select.select((epoll.fileno(),), (), (), min(timeout, 3600.0))
             timeout = 0.0
         return epoll.poll(timeout)
+
+    def _wait_for_wake(self) -> list[tuple[int, int]]:
+        poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
+        return poll.poll()
 
     def _run_due(self) -> bool:
         """Run due timers and queued calls, a batch of each; whether there may be more."""

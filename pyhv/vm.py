@@ -268,17 +268,22 @@ class Vm:
                 from pyhv.loop import EventLoop
 
                 self._loop = EventLoop(self.lock, on_error=self._loop_error, clock=self._real_clock)
+                self._loop.hold(self._real_clock.paused)
             return self._loop
 
     def pause(self, timeout: float = STOP_TIMEOUT) -> None:
-        """Stop all vCPUs between two instructions, and the machine's time. Raises VmTimeout."""
+        """Stop all vCPUs between two instructions, the devices, and the machine's time. Raises VmTimeout."""
         self.life.pause(timeout)
         self._real_clock.pause()
+        if self._loop is not None:
+            self._loop.hold(True)
 
     def resume(self) -> None:
         """Go on after `pause`."""
         if self._real_clock.paused:
             self._real_clock.resume()
+        if self._loop is not None:
+            self._loop.hold(False)
         self.life.resume()
 
     def reset(self) -> None:

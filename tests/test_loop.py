@@ -307,6 +307,32 @@ def test_a_paused_clock_stands_still_and_its_timers_wait(rig):
     assert fired.wait(PATIENCE)
 
 
+def test_while_held_nothing_is_called(rig):
+    """What became ready before and meanwhile, calls and timers: all of it comes afterwards, and once."""
+    reader, writer = os.pipe()
+    heard: list[object] = []
+    done = threading.Event()
+    rig.loop.add_reader(reader, lambda: heard.append(os.read(reader, 100)))
+    rig.settle()
+    rig.loop.hold(True)
+    os.write(writer, b"x")
+    rig.clock.call_at(0, lambda: heard.append("timer"))
+    rig.loop.call_soon(lambda: heard.append("call"))
+    rig.loop.add_writer(writer, lambda: (rig.loop.remove_writer(writer), heard.append("writable"), done.set()))
+    for _ in range(3):
+        rig.loop.wake()
+        time.sleep(0.01)
+    assert heard == []
+    rig.loop.hold(False)
+    assert done.wait(PATIENCE)
+    rig.settle()
+    assert sorted(map(str, heard)) == ["b'x'", "call", "timer", "writable"]
+    rig.loop.hold(True)
+    rig.loop.close()
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_clock_can_be_set_for_a_restored_machine(rig):
     rig.clock.pause()
     rig.clock.resume(10**15)

@@ -142,6 +142,19 @@ def test_other_processors_do_not_matter(run: Run, cpus: int) -> None:
     run(WAIT_FOR_IRQ_5, device, bits=16, cpus=cpus).check()
 
 
+def test_devices_stand_still_while_the_machine_is_paused(tmp_path: Path, backend: Selection) -> None:
+    image = tiny.image(tmp_path, WAIT_FOR_IRQ_5, 16)
+    device = Outside(answers=False)
+    with pyhv.start(pyhv.Machine(image, format="flat", memory="4M", devices=[device]), backend=backend) as vm:
+        vm.pause()
+        os.write(device.writer, b"abc!")
+        time.sleep(0.05)
+        assert device.taken == b""
+        vm.resume()
+        vm.wait(PATIENCE).check()
+    assert device.taken == b"abc!"
+
+
 def test_a_timeout_ends_a_guest_that_waits_for_outside(tmp_path: Path, backend: Selection) -> None:
     image = tiny.image(tmp_path, WAIT_FOR_IRQ_5, 16)
     machine = pyhv.Machine(image, format="flat", memory="4M", devices=[Outside(answers=False)])
