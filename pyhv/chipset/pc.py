@@ -85,7 +85,7 @@ class Pc:
         self._add(self.serial)
         self._defer()
         if machine.debug_exit is not None:
-            self._add(DebugExit(control=control, port=machine.debug_exit))
+            self._add_debug_exit(machine.debug_exit)
         if machine.devices:
             attach_devices(self)
             self._assign_pci()
@@ -93,6 +93,14 @@ class Pc:
     def _add(self, device: ChipsetDevice) -> None:
         self._devices.append(device)
         device.attach(self.ports, self.mmio)
+
+    def _add_debug_exit(self, port: int) -> None:
+        device = DebugExit(control=self.control, port=port)
+        taken = self.ports.obstacle(port, device.size)
+        if taken is not None:
+            start, end, owner = taken
+            raise ConfigError(f"debug_exit: {port:#x} is not free: ports {start:#x} to {end - 1:#x} belong to {owner}")
+        self._add(device)
 
     def _defer(self) -> None:
         def defer(name: str, build: Callable[[], None], *ranges: tuple[int, int]) -> Deferred:
