@@ -98,8 +98,9 @@ class Pc:
         device = DebugExit(control=self.control, port=port)
         taken = self.ports.obstacle(port, device.size)
         if taken is not None:
-            start, end, owner = taken
-            raise ConfigError(f"debug_exit: {port:#x} is not free: ports {start:#x} to {end - 1:#x} belong to {owner}")
+            start, _, owner = taken
+            where = max(port, start)
+            raise ConfigError(f"debug_exit: {port:#x} takes {device.size} ports, but {where:#x} belongs to the {owner}")
         self._add(device)
 
     def _defer(self) -> None:
