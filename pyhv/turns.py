@@ -31,11 +31,17 @@ def _guarded(vm: Vm) -> None:
         vm.fail(f"{type(error).__name__}: {error}", error)
 
 
-def take_turns(vm: Vm) -> None:
-    """Run until the machine stops, in this thread; an error becomes the verdict. KeyboardInterrupt gets through."""
+def prepare(vm: Vm) -> Wakeup:
+    """Have whatever happens outside wake the thread that runs the vCPUs."""
     vm.kicked = kicked = Wakeup()
     vm.handle.on_call = kicked.set  # type: ignore[attr-defined]
     vm.handle.sleep_by(lambda seconds: _sleep(vm, kicked, seconds))  # type: ignore[attr-defined]
+    return kicked
+
+
+def take_turns(vm: Vm) -> None:
+    """Run until the machine stops, in this thread; an error becomes the verdict. KeyboardInterrupt gets through."""
+    kicked = prepare(vm)
     began = thread_time_ns()
     try:
         _loop(vm, kicked)

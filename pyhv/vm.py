@@ -341,6 +341,10 @@ class Vm:
             raise ConfigError(f"vm: exits() drives one vCPU, this machine has {len(self.loops)}")
         if not self.life.started:
             self.life.begin()
+            if not self.backend.hypervisor.capabilities.threads:
+                from pyhv.turns import prepare
+
+                prepare(self)
         loop = self.loops[0]
         while self.outcome is None:
             event = loop.run_raw()

@@ -136,6 +136,14 @@ def test_a_halted_guest_is_woken_from_outside(run: Run) -> None:
     assert not result.deterministic
 
 
+def test_a_guest_that_is_driven_exit_by_exit_is_woken_from_outside(tmp_path: Path, backend: Selection) -> None:
+    image = tiny.image(tmp_path, WAIT_FOR_IRQ_5, 16)
+    with pyhv.Vm(pyhv.Machine(image, format="flat", memory="4M", devices=[Outside()]), backend=backend) as vm:
+        for _ in vm.exits():
+            pass
+        vm.result().check()
+
+
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_other_processors_do_not_matter(run: Run, cpus: int) -> None:
     device = Outside()
