@@ -14,7 +14,7 @@ from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
 from pyhv.log import event
 from pyhv.virtio.device import VirtioDevice
-from pyhv.virtio.vsock_connection import Connection, ConnectionBroken
+from pyhv.virtio.vsock_connection import Connection, ConnectionBroken, deliver
 from pyhv.virtio.vsock_listener import Listener
 from pyhv.virtio.vsock_packet import (
     EVENT_TRANSPORT_RESET,
@@ -94,6 +94,8 @@ class VirtioVsock(VirtioDevice):
 
     def close(self) -> None:
         super().close()
+        self._orphan_all()
+        deliver(self._orphans)
         self._close_all()
         listener, self._listener = self._listener, None
         if listener is not None:
@@ -189,8 +191,14 @@ class VirtioVsock(VirtioDevice):
     # Driver
 
     def deactivate(self) -> None:
-        self._close_all()
+        self._orphan_all()
+        self._resets.clear()
         self._blocked = self._reset_pending = False
+
+    def _orphan_all(self) -> None:
+        """The guest forgot its connections; what it had sent still goes to the host."""
+        for connection in list(self._table.values()):
+            self._reset_by_guest(connection)
 
     def handle(self, queue: VirtQueue) -> None:
         if queue.index == RECEIVE:

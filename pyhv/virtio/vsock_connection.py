@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 
 from pyhv._types import TYPE_CHECKING, Protocol
+from pyhv.log import event
 from pyhv.virtio.errors import VirtioError
 from pyhv.virtio.vsock_packet import (
     HEADER_SIZE,
@@ -23,7 +25,7 @@ from pyhv.virtio.vsock_packet import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Final
 
     from pyhv.clock import Timer
@@ -34,6 +36,8 @@ BUF_ALLOC: Final = 1 << 18
 """Bytes from the guest that wait for a host that does not read: what the guest is told it may have under way."""
 MAX_PAYLOAD: Final = 1 << 16
 """Of one packet to the guest."""
+LAST_CHANCE: Final = 2.0
+"""Seconds that slow host programs get at the machine's end."""
 NO_SIGNAL: Final = socket.MSG_NOSIGNAL
 """The host's end may be closed, and whoever uses this library may have given SIGPIPE back its meaning."""
 _MASK: Final = 0xFFFF_FFFF
@@ -105,6 +109,11 @@ class Connection:
         if not self._closed:
             self._wants |= 1 << op
             self.mux.wants_to_speak(self)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of the guest that the host has not taken yet."""
+        return len(self._backlog)
 
     @property
     def has_control(self) -> bool:
@@ -268,6 +277,10 @@ class Connection:
             self._writing = False
             self.mux.host_events().remove_writer(self.sock.fileno())
 
+    def write_on(self) -> None:
+        """Give the host what it takes now."""
+        self._became_writable()
+
     def _became_writable(self) -> None:
         try:
             self._flush()
@@ -357,4 +370,20 @@ class Connection:
         self._stop_writing()
         self._wants = 0
         self._readable = False
+        self._backlog.clear()
         self.sock.close()
+
+
+def deliver(connections: Iterable[Connection]) -> None:
+    """At the machine's end: give host programs that are slow a moment to take what the guest sent."""
+    deadline = time.monotonic() + LAST_CHANCE
+    while (left := deadline - time.monotonic()) > 0:
+        waiting = {connection.sock.fileno(): connection for connection in connections if connection.waiting}
+        if not waiting:
+            return
+        poll = select.poll()
+        for fd in waiting:
+            poll.register(fd, select.POLLOUT)
+        for fd, _ in poll.poll(left * 1000):
+            waiting[fd].write_on()
+    event("vsock.output_lost", size=sum(connection.waiting for connection in connections))

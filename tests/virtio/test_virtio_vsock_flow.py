@@ -2,11 +2,14 @@
 
 import os
 import socket
+import threading
 
 import pytest
 from vsock_driver import VsockDriver
 
+from pyhv import log
 from pyhv.virtio import vsock as vv
+from pyhv.virtio import vsock_connection
 from pyhv.virtio import vsock_packet as vp
 from pyhv.virtio.vsock_connection import BUF_ALLOC
 
@@ -223,3 +226,76 @@ def test_data_for_a_host_that_has_gone_is_told_and_dropped(guest, host):
     assert received(packets) == b"unread by the guest"
     assert [p.flags for p in packets if p.op == SHUTDOWN][-1] == vp.SHUTDOWN_BOTH
     assert packets[-1].fwd_cnt == len(b"too late")
+
+
+def fill(guest, kind):
+    """What the guest sends to a host that does not read, until some of it waits in the device."""
+    sent = b""
+    while not (waiting := sum(connection.waiting for connection in guest.device._table.values())) > 100_000:
+        data = bytes((len(sent) & 0xFF,)) * 4000
+        guest.send(vp.OP_RW, 52, 1000, data, kind=kind, flags=vp.SEQ_EOM)
+        guest.packets()
+        sent += data
+    assert waiting < len(sent)
+    return sent
+
+
+def read_all(sock):
+    sock.setblocking(True)
+    data = b""
+    while piece := sock.recv(1 << 16):
+        data += piece
+    return data
+
+
+KINDS = {1: socket.SOCK_STREAM, 2: socket.SOCK_SEQPACKET}
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_what_the_guest_sent_before_its_reset_reaches_the_host(guest, kind):
+    with guest.listen(52, KINDS[kind]) as listener, guest.connect(listener, 52, 1000, kind=kind) as sock:
+        sent = fill(guest, kind)
+        guest.driver.link.set_status(0)
+        reader = Reader(sock)
+        while guest.device.connections:
+            guest.driver.run(0.05)
+        assert reader.result() == sent
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_the_machines_end_waits_a_moment_for_hosts_that_read(guest, kind):
+    with guest.listen(52, KINDS[kind]) as listener, guest.connect(listener, 52, 1000, kind=kind) as sock:
+        sent = fill(guest, kind)
+        guest.send(vp.OP_RW, 52, 1000, b"no end", kind=kind)
+        reader = Reader(sock)
+        guest.device.close()
+        assert reader.result() == sent + (b"no end" if kind == 1 else b"")
+
+
+def test_a_host_that_never_reads_is_waited_for_no_longer(guest, monkeypatch):
+    monkeypatch.setattr(vsock_connection, "LAST_CHANCE", 0.05)
+    heard = []
+    stop = log.listen(lambda name, **values: heard.append((name, values)))
+    with guest.listen(52) as listener, guest.connect(listener, 52, 1000):
+        fill(guest, 1)
+        waiting = guest.device._table[52, 1000].waiting
+        guest.device.close()
+    stop()
+    assert ("vsock.output_lost", {"size": waiting}) in heard
+    assert guest.device.connections == 0
+
+
+class Reader(threading.Thread):
+    """Reads all of a socket in a thread of its own."""
+
+    def __init__(self, sock):
+        super().__init__()
+        self.sock = sock
+        self.start()
+
+    def run(self):
+        self.data = read_all(self.sock)
+
+    def result(self):
+        self.join(60)
+        return self.data
