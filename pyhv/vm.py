@@ -12,6 +12,7 @@ from pyhv.hv.config import VmConfig
 from pyhv.hv.select import Selection, select
 from pyhv.lifecycle import Lifecycle, VerdictControl
 from pyhv.locks import RLock
+from pyhv.machine import Machine
 from pyhv.memory import MemoryBacking, ram_ranges
 from pyhv.realtime import RealClock
 from pyhv.result import Outcome
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pyhv.hv import exits as x
     from pyhv.locks import Wakeup
     from pyhv.loop import EventLoop
-    from pyhv.machine import Machine
     from pyhv.result import Result
     from pyhv.trace import TraceEvent, Tracer
 
@@ -56,6 +56,10 @@ class Vm:
     def __init__(
         self, machine: Machine, *, backend: Backend = "auto", seed: int = 0, statistics: bool = False
     ) -> None:
+        if not isinstance(machine, Machine):
+            raise ConfigError(f"machine: {machine!r} is not a pyhv.Machine")
+        if not isinstance(seed, int):
+            raise ConfigError(f"seed: {seed!r} is not an integer")
         self.machine = machine
         self.backend = backend if isinstance(backend, Selection) else select(backend)
         self.seed = seed

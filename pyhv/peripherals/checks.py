@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import fspath
+
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
 from pyhv.record import field_names
@@ -14,11 +16,17 @@ _TYPES = {"str": (str, "text"), "int": (int, "a number"), "bool": (bool, "true o
 
 
 def check_fields(description: Any) -> None:
-    """Raises ConfigError for a field that is not of its type, text with a NUL in it, or an unknown `transport`."""
+    """Raises ConfigError for a field that is not of its type, text with a NUL in it, or an unknown `transport`.
+
+    A path object becomes the text that it stands for.
+    """
     cls = type(description)
     for name in field_names(description):
         value = getattr(description, name)
         wanted, shown = _TYPES.get(str(cls.__annotations__[name]), (object, ""))
+        if wanted is str and hasattr(value, "__fspath__"):
+            value = fspath(value)
+            object.__setattr__(description, name, value)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             raise ConfigError(f"{cls.kind}: {name}: {value!r} is not {shown}")
         if isinstance(value, str) and "\0" in value:

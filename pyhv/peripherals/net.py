@@ -99,7 +99,7 @@ class Net:
     @classmethod
     def user(cls, *, forward: tuple[str, ...] | list[str] = (), **fields: Any) -> Net:
         """User-mode networking: no privileges, DHCP and DNS for the guest, and these ports of the host's."""
-        return cls("user", forward=tuple(forward), **fields)
+        return cls("user", forward=tuple(forward) if isinstance(forward, list) else forward, **fields)
 
     @classmethod
     def tap(cls, name: str = "", *, namespace: str = "", **fields: Any) -> Net:

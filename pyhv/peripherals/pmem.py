@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from os import fspath
-
 from pyhv._types import TYPE_CHECKING
 from pyhv.errors import ConfigError
 from pyhv.peripherals.checks import check_fields
@@ -36,8 +34,6 @@ class Pmem:
     transport: str = "pci"
 
     def __post_init__(self) -> None:
-        if hasattr(self.path, "__fspath__"):
-            object.__setattr__(self, "path", fspath(self.path))
         check_fields(self)
         if not self.path:
             raise ConfigError("pmem: path: '' is not a file")

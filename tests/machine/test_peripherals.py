@@ -95,6 +95,15 @@ def test_any_text_is_a_description_or_one_line(kind: str, text: str) -> None:
         assert isinstance(made, class_of(kind))
 
 
+def test_a_path_may_be_a_path_object(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    assert pyhv.Disk(path) == pyhv.Disk(str(path))
+    assert pyhv.Share(path) == pyhv.Share(str(path))
+    assert pyhv.Vsock(path) == pyhv.Vsock(str(path))
+    assert pyhv.Console(output=path) == pyhv.Console(str(path))
+    assert pyhv.Net.user(pcap=path).pcap == pyhv.Net.socket(path).path == pyhv.Pmem(path).path == str(path)
+
+
 def test_documents() -> None:
     machine = pyhv.Machine("k", memory="1G", devices=DEVICES)
     assert pyhv.Machine.from_json(machine.to_json()) == machine

@@ -120,6 +120,13 @@ def test_misuse_is_told(make: Make, backend: Selection) -> None:
         vm.start()
 
 
+def test_what_is_no_machine_and_no_seed(make: Make, backend: Selection) -> None:
+    with pytest.raises(pyhv.ConfigError, match=r"^machine: 'kernel.elf' is not a pyhv\.Machine$"):
+        pyhv.run("kernel.elf")  # type: ignore[arg-type]
+    with pytest.raises(pyhv.ConfigError, match=r"^seed: '7' is not an integer$"):
+        pyhv.Vm(make(tiny.exit(0)), backend=backend, seed="7")  # type: ignore[arg-type]
+
+
 def test_never_started(make: Make, backend: Selection) -> None:
     with pyhv.Vm(make(COUNT), backend=backend) as vm:
         assert vm.boot.entry == tiny.ORG

@@ -72,6 +72,8 @@ def test_values_of_the_wrong_type_are_mistakes():
         Net("user", mtu="1500")
     with pytest.raises(ConfigError, match=r"^net: forward: 'tcp:1:2' is not a list of forwards$"):
         Net("user", forward="tcp:1:2")
+    with pytest.raises(ConfigError, match=r"^net: forward: 'tcp:1:2' is not a list of forwards$"):
+        Net.user(forward="tcp:1:2")
     with pytest.raises(ConfigError, match=r"is not a pyhv\.net\.Peer"):
         Net.peer(object())
 
