@@ -94,7 +94,7 @@ class TapBackend(NetBackend):
         self.identity = f"tap {self.namespace} {self.name}"
 
     def _make(self) -> None:
-        what = f"net: tap {self.name!r}"
+        what = f"net: tap {self.name!r}" if self.name else "net: tap"
         try:
             self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             self._claim()

@@ -96,7 +96,7 @@ def explain(code: int, vendor: str, hardware: str, device: str = DEVICE) -> str:
     """Why opening the device failed with this errno, and the exact fix."""
     module = "kvm_amd" if vendor in ("AuthenticAMD", "HygonGenuine") else "kvm_intel"
     if code in (errno.EACCES, errno.EPERM):
-        return f"no permission to open {device}: sudo usermod -aG kvm $USER, then log in again"
+        return f"no permission to open {device}: sudo usermod -aG kvm $USER, then log in again (pyhv doctor knows more)"
     if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         if hardware:
             return f"there is no {device}: sudo modprobe {module}"
