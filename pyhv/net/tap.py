@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyhv.events import HostEvents
     from pyhv.net.backend import Listener
 
+TUN: Final = "/dev/net/tun"
 # linux/if_tun.h
 TUNSETIFF: Final = 0x400454CA
 TUNSETOFFLOAD: Final = 0x400454D0
@@ -96,7 +97,7 @@ class TapBackend(NetBackend):
     def _make(self) -> None:
         what = f"net: tap {self.name!r}" if self.name else "net: tap"
         try:
-            self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = _open_tun(what)
             self._claim()
             ioctl(self._fd, TUNSETVNETHDRSZ, _INT.pack(ids.HEADER_SIZE))
             self.offloads = ids.HOST_OFFLOADS | ids.GUEST_OFFLOADS
@@ -156,7 +157,8 @@ class TapBackend(NetBackend):
                     address, _, prefix = self._address.partition("/")
                     ip.addr("replace", index=index, address=address, prefixlen=int(prefix))
         except NetlinkError as error:
-            raise HostError(f"net: tap {self.name!r}: {os.strerror(error.code)}") from None
+            wanted = " and ".join(filter(None, (self._bridge, self._address)))
+            raise HostError(f"net: tap {self.name!r}: {wanted} cannot be set: {os.strerror(error.code)}") from None
 
     def _offload(self, flags: int) -> bool:
         try:
@@ -223,14 +225,23 @@ class TapBackend(NetBackend):
             os.close(fd)
 
 
+def _open_tun(what: str) -> int:
+    try:
+        return os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        raise HostError(
+            f"{what}: this process may not open {TUN}; it takes root, or (chmod 666 {TUN}) and an interface made for you"
+        ) from None
+
+
 def _reason(error: OSError) -> str:
     if error.errno in (errno.EPERM, errno.EACCES):
         return (
             f"{error.strerror}; it takes root (CAP_NET_ADMIN), or an interface made for you: "
-            "ip tuntap add NAME mode tap vnet_hdr user $USER"
+            "ip tuntap add NAME mode tap user $USER, ip link set NAME up"
         )
     if error.errno == errno.EBUSY:
         return "somebody else uses it"
     if error.errno == errno.ENOENT:
-        return "this host has no /dev/net/tun (modprobe tun)"
+        return f"this host has no {TUN} (modprobe tun)"
     return str(error.strerror)
