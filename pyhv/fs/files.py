@@ -19,13 +19,16 @@ from pyhv.fs.fuse import (
     UINT64,
     WRITE_OUT,
 )
+from pyhv.fs.sync import Sync
 from pyhv.fs.tree import PROC, failure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pyhv.fs.handles import Handle
-    from pyhv.fs.message import Message, Operation
+    from pyhv.fs.message import Message, Operation, Reply
     from pyhv.fs.server import Server
-    from pyhv.fs.tree import Node
+    from pyhv.fs.tree import Node, Tree
 
 MAX_IO = 1 << 20
 MAX_COPY = 1 << 24
@@ -161,16 +164,14 @@ def release(server: Server, node: Node, body: bytes, message: Message) -> bytes:
     return b""
 
 
-def fsync(server: Server, node: Node, body: bytes, message: Message) -> bytes:
+def fsync(server: Server, node: Node, body: bytes, message: Message) -> Reply:
     """FSYNC and FSYNCDIR."""
     number, flags, _ = FSYNC_IN.unpack_from(body)
-    handle = server.handles.get(number)
-    if handle.fd >= 0:
-        if flags & fuse.FSYNC_FDATASYNC:
-            os.fdatasync(handle.fd)
-        else:
-            os.fsync(handle.fd)
-    return b""
+    if server.handles.get(number).fd < 0:
+        return b""
+    return Sync(
+        lambda: [os.dup(server.handles.get(number).fd)], os.fdatasync if flags & fuse.FSYNC_FDATASYNC else os.fsync
+    )
 
 
 def lseek(server: Server, node: Node, body: bytes, message: Message) -> bytes:
@@ -203,20 +204,18 @@ def copy_file_range(server: Server, node: Node, body: bytes, message: Message) -
     return WRITE_OUT.pack(done, 0)
 
 
-def syncfs(server: Server, node: Node, body: bytes, message: Message) -> bytes:
+def syncfs(server: Server, node: Node, body: bytes, message: Message) -> Reply:
     """SYNCFS, of the folder's file system and of those mounted below that the guest was in."""
-    tree = server.tree
+    return Sync(lambda: _mounted(server.tree), calls.syncfs)
+
+
+def _mounted(tree: Tree) -> Iterator[int]:
     for place in (tree.root, *tree.mounts.values()):
         try:
             pinned = tree.pin(place)
         except OSError:  # no longer mounted
             continue
-        fd = tree.retried(lambda: os.open(PROC % pinned, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), pinned)  # noqa: B023
-        try:
-            calls.syncfs(fd)
-        finally:
-            os.close(fd)
-    return b""
+        yield tree.retried(lambda: os.open(PROC % pinned, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), pinned)  # noqa: B023
 
 
 OPERATIONS: dict[int, Operation] = {

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyhv.fs.server import Server
+    from pyhv.fs.sync import Sync
     from pyhv.fs.tree import Node
 
 
@@ -27,7 +28,7 @@ class Message(Protocol):
 
 
 if TYPE_CHECKING:
-    Reply = bytes | int
-    """What follows the header: bytes, or the number of bytes that are in place already."""
+    Reply = bytes | int | Sync
+    """What follows the header: bytes, or the number of bytes that are in place already; nothing after a Sync."""
     Operation = tuple[Callable[[Server, Node, bytes, Message], Reply], int, int]
     """A handler, the size of its request's fixed part after the header, and of its reply's."""

@@ -13,6 +13,7 @@ from pyhv.fs import changes, files, folders, fuse, names, xattrs
 from pyhv.fs.attributes import Attributes
 from pyhv.fs.fuse import IN_HEADER, INIT_IN, INIT_OUT, OUT_HEADER
 from pyhv.fs.handles import Handles
+from pyhv.fs.sync import Sync
 from pyhv.fs.tree import MAX_NODES, Tree, failure
 from pyhv.record import record
 
@@ -89,6 +90,8 @@ class Server:
         """User and group of the request."""
         self.negotiated = 0
         """Flags of INIT in force."""
+        self.deferring = False
+        """Whether the carrier does what waits for the host's disk."""
         self._active: dict[int, Operation] = {}
         """The operations while there is a session."""
         self._operations: dict[int, Operation] = {
@@ -111,8 +114,9 @@ class Server:
                 del self._operations[opcode]  # the guest then asks no more
         self._operations[fuse.DESTROY] = (_destroy, 0, 0)
 
-    def serve(self, message: Message) -> int:
-        """Answer a request; how many bytes of the reply there are, 0 for none."""
+    def serve(self, message: Message) -> int | Sync:
+        """Answer a request; how many bytes of the reply there are, 0 for none. Of a carrier that defers: or what to wait
+        for, and then to `answer`."""
         size = message.readable_size
         data = message.read() if size <= WHOLE else message.read(0, HEAD)
         if len(data) < _IN:
@@ -148,6 +152,13 @@ class Server:
             if isinstance(reply, int):
                 message.write(_reply_header(_OUT + reply, 0, unique))
                 return _OUT + reply
+            if isinstance(reply, Sync):
+                if self.deferring:
+                    reply.unique = unique
+                    return reply
+                reply.begin()
+                reply.run()
+                reply = b""
             if len(reply) > room:
                 raise failure(errno.ERANGE)
         except OSError as problem:
@@ -164,6 +175,12 @@ class Server:
                 return size
         message.write(header + reply)
         return size
+
+    @staticmethod
+    def answer(message: Message, sync: Sync, error: OSError | None) -> int:
+        """The reply to a request that was deferred; how many bytes it has."""
+        message.write(_reply_header(_OUT, 0 if error is None else -(error.errno or errno.EIO), sync.unique))
+        return _OUT
 
     @staticmethod
     def _whole(message: Message) -> bytes:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+
+from pyhv._builtin import partial
 from pyhv._types import TYPE_CHECKING
+from pyhv.block.aside import Aside
 from pyhv.errors import ConfigError
 from pyhv.virtio.device import VirtioDevice
 from pyhv.virtio.ids import FS
@@ -11,7 +15,10 @@ if TYPE_CHECKING:
     from typing import Final
 
     from pyhv.fs.server import Server
+    from pyhv.fs.sync import Sync
+    from pyhv.virtio.chain import Chain
     from pyhv.virtio.queue import VirtQueue
+    from pyhv.virtio.transport import Transport
 
 TAG_SIZE: Final = 36
 HIPRIO_SIZE: Final = 128
@@ -25,7 +32,8 @@ TURN: Final = 32
 class VirtioFs(VirtioDevice):
     """Serves what `server` serves under `tag`, by `queues` request queues besides the high priority one (5.11.2).
 
-    Requests are done in the order in which they came, a few at once; the host's disk is waited for. Raises ConfigError.
+    Requests are done in the order in which they came, a few at once. Those that make the host's disk wait for all that was
+    written (FSYNC, SYNCFS) wait in a thread of their own, where the machine has threads. Raises ConfigError.
     """
 
     name = "fs"
@@ -40,7 +48,14 @@ class VirtioFs(VirtioDevice):
             raise ConfigError(f"share: queues: '{queues}' is not from 1 to {MAX_QUEUES}")
         self.server = server
         self.queue_sizes = (HIPRIO_SIZE, *(QUEUE_SIZE,) * queues)
+        self._syncs: deque[tuple[VirtQueue, Chain, Sync]] = deque()
+        self._closed = False
         self._config = encoded.ljust(TAG_SIZE, b"\0") + queues.to_bytes(4, "little")
+
+    def connect(self, link: Transport) -> None:
+        super().connect(link)
+        self._aside = Aside(link.platform.events)
+        self.server.deferring = self._aside.threaded
 
     def config(self) -> bytes:
         """struct virtio_fs_config: tag, num_request_queues (5.11.4)."""
@@ -52,12 +67,49 @@ class VirtioFs(VirtioDevice):
             chain = pop()
             if chain is None:
                 return
-            push(chain, serve(chain))
+            done = serve(chain)
+            if isinstance(done, int):
+                push(chain, done)
+            else:
+                self._syncs.append((queue, chain, done))
+                if len(self._syncs) == 1:
+                    self._sync()
         queue.postpone()
 
+    def _sync(self) -> None:
+        """Begin with the first that waits for the disk."""
+        sync = self._syncs[0][2]
+        try:
+            sync.begin()
+        except OSError as error:
+            self.platform.events.call_soon(partial(self._synced, error))
+        else:
+            self._aside.run(sync.run, self._synced)
+
+    def _synced(self, error: OSError | None) -> None:
+        if self._closed:
+            return
+        queue, chain, sync = self._syncs.popleft()
+        if chain.ring is queue.ring:  # nobody reset it meanwhile
+            self.guarded(lambda: queue.push(chain, self.server.answer(chain, sync, error)))()
+            queue.flush()
+        if self._syncs:
+            self._sync()
+
+    def queue_reset(self, queue: VirtQueue) -> None:
+        waiting = list(self._syncs)
+        self._syncs = deque(waiting[:1])  # it is under way
+        self._syncs += [entry for entry in waiting[1:] if entry[0] is not queue]
+
     def deactivate(self) -> None:
+        self._syncs = deque(list(self._syncs)[:1])
         self.server.reset()
 
     def close(self) -> None:
         super().close()
+        if self._closed:
+            return
+        self._closed = True
+        if self._syncs:
+            self._aside.wait()
         self.server.close()
