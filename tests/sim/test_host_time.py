@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import tiny
 from conformance import apic
 from conformance.asm import assemble
 from conformance.bench import Bench
@@ -201,3 +202,57 @@ def test_a_device_wakes_one_processor_while_another_is_busy() -> None:
 
         bench.run_all(handle)
         assert seen[0][0] == 1 and seen[0][1] <= 6, "the message ends the busy processor's long turn"
+
+
+START_THE_OTHER = """
+    mov dword ptr [0x9000], 0
+    mov dword ptr [0x9004], 0
+    mov dword ptr [0x9008], 0
+    mov dword ptr [0xfee000f0], 0x1ff
+    mov dword ptr [0xfee00310], 0x01000000
+    mov dword ptr [0xfee00300], 0x00004500
+    mov ecx, 1000
+1:  loop 1b
+    mov dword ptr [0xfee00310], 0x01000000
+    mov dword ptr [0xfee00300], 0x00004608
+2:  cmp byte ptr [0x9000], 1
+    jne 2b
+"""
+"""In 32-bit mode: have the other processor run what is at 0x8000, in real mode, until it stores 1 at 0x9000."""
+
+
+def two_processors(directory: Path, first: str, second: str, *devices: pyhv.Device) -> pyhv.Result:
+    """Run two programs, of which the first starts the second."""
+    code = assemble(f".code16\n xor ax, ax\n mov ds, ax\n{second}", bits=64, org=0x8000)
+    copy = "".join(f"mov byte ptr [{0x8000 + i:#x}], {byte}\n" for i, byte in enumerate(code))
+    image = tiny.image(directory, f"{copy}{START_THE_OTHER}{first}{tiny.exit(0)}", 32)
+    machine = pyhv.Machine(image, format="flat", memory="4M", cpus=2, devices=devices)
+    return pyhv.run(machine, backend="sim", timeout=20)
+
+
+@pytest.mark.parametrize("poll", ["in al, 0x80", "out 0x80, al", "mov eax, [0xd0000000]", "mov [0xd0000000], eax", "nop"])
+def test_a_processor_that_polls_lets_the_other_have_its_turn(tmp_path: Path, poll: str) -> None:
+    waits = "mov byte ptr [0x9000], 1\n1: cmp byte ptr [0x9004], 1\n jne 1b\n mov byte ptr [0x9008], 1\n2: hlt\n jmp 2b\n"
+    polls = f"mov byte ptr [0x9004], 1\n3: {poll}\n cmp byte ptr [0x9008], 1\n jne 3b\n"
+    two_processors(tmp_path, polls, waits).check()
+
+
+class Waker(pyhv.PioDevice):
+    """Wakes processor 1, by an NMI."""
+
+    port = 0x300
+    length = 1
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.platform.send_msi(Msi(0xFEE0_1000, 0x400))
+
+
+def test_a_device_that_wakes_a_processor_ends_the_turn_of_the_other(tmp_path: Path) -> None:
+    sleeps = (
+        "mov word ptr [8], offset handler\n mov word ptr [10], ax\n mov byte ptr [0x9000], 1\n1: hlt\n jmp 1b\n"
+        "handler: mov byte ptr [0x9008], 1\n iret\n"
+    )
+    wakes = "mov ecx, 100000\n3: loop 3b\n mov dx, 0x300\n out dx, al\n4: cmp byte ptr [0x9008], 1\n jne 4b\n"
+    result = two_processors(tmp_path, wakes, sleeps, Waker())
+    result.check()
+    assert result.instructions is not None and result.instructions < 200_000

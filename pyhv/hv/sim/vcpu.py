@@ -51,6 +51,8 @@ class SimVcpu(GuestRegisters):
         self._window = False
         self._waiting = index != 0 and vm.config.irqchip != "none"
         self._turn = 0
+        self._in_turn = False
+        """Whether the turn that `_turn` counts has begun and is not over."""
         self._reply: tuple[Callable[[SimVcpu, Any], None], int] | None = None
         self._stepping = False
         self._breakpoints: tuple[int, ...] = ()
@@ -80,6 +82,9 @@ class SimVcpu(GuestRegisters):
         self._reply = None
         if self._later and not self._kicked:
             return self._later.pop(0)
+        used_up = self._turn <= 0 or vm.cuts_turn(self, self._turn)  # by what came of the last exit
+        if self._in_turn and used_up and vm.takes_turns and not self._kicked:
+            return self._turn_ends()
         while True:
             if self._kicked:
                 self._kicked = False
@@ -89,9 +94,11 @@ class SimVcpu(GuestRegisters):
                 if self._kicked:
                     continue
                 self._turn = 0
+                self._in_turn = False
                 return Halt()
             if self._turn <= 0:
                 self._turn = vm.quantum(self)
+                self._in_turn = True
             before = vm.enter(self)
             budget = 1 if self._borrowed else vm.budget(self._turn)
             if self.inside:
@@ -117,8 +124,14 @@ class SimVcpu(GuestRegisters):
             if exit is not None:
                 return exit
             if self._turn <= 0 and vm.takes_turns:
-                self.turn_over = True
-                return Interrupted()
+                return self._turn_ends()
+
+    def _turn_ends(self) -> Interrupted:
+        """The others' turn."""
+        self._turn = 0
+        self._in_turn = False
+        self.turn_over = True
+        return Interrupted()
 
     def _stopped(self, reason: int) -> Exit | None:
         if reason == _REQUEST:
