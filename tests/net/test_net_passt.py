@@ -27,6 +27,8 @@ def path(tmp_path):
         pytest.skip("there is no passt (Debian: passt)")
     if subprocess.run(["unshare", "--net", "sh", "-c", NETWORK], capture_output=True).returncode:
         pytest.skip("a namespace with a tap cannot be made here")
+    if subprocess.run(["unshare", "--user", "true"], capture_output=True).returncode:
+        pytest.skip("passt needs a user namespace of its own, which cannot be made here (a chroot, or forbidden by the host)")
     path = tmp_path / "passt.sock"
     command = f"{NETWORK} && exec passt --foreground --ipv4-only --runas 0 --socket {path}"
     with subprocess.Popen(["unshare", "--net", "sh", "-c", command], stderr=subprocess.PIPE, text=True) as process:
