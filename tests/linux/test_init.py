@@ -106,7 +106,7 @@ def test_scripts_and_interpreters(start: Start, tmp_path: Path) -> None:
 
 def test_what_is_around_it(start: Start, tmp_path: Path) -> None:
     variables = {"PATH": PATH, "A": "x\ny", "B": "", "C": "=="}
-    script = 'hostname; pwd; echo "$A|$B|$C"; echo $$; cut -d" " -f1,4 /proc/$$/stat; cat /sys/class/net/lo/flags; env | wc -l'
+    script = 'hostname; pwd; echo "$A|$B|$C"; echo $$; cut -d" " -f1,4 /proc/$$/stat; cat /sys/class/net/lo/flags; env|wc -l'
     one = start("sh", "-c", script, environment=variables, directory=str(tmp_path))
     assert one.finish().startswith("exit 0 ")
     lines = one.received["output"].decode().splitlines()
