@@ -40,8 +40,8 @@ class Peripheral(Protocol):
     """A description.
 
     Its class may have `main`: the field that a word alone gives; `aliases`: in text, other words for a field, or for
-    NAME=VALUE; `unique`: fields in which no two descriptions of the kind in one machine may be alike; and
-    `check_text(values)`, which sees what a text said. The latter raises ConfigError.
+    NAME=VALUE; `unique`: fields in which no two descriptions of the kind in one machine may be alike, unless they are
+    empty; and `check_text(values)`, which sees what a text said and raises ConfigError.
     """
 
     kind: ClassVar[str]
@@ -125,7 +125,7 @@ def check_together(devices: Iterable[object]) -> None:
         kind = getattr(type(device), "kind", "")
         for name in getattr(type(device), "unique", ()):
             value = getattr(device, name)
-            if (kind, name, value) in seen:
+            if value and (kind, name, value) in seen:
                 raise ConfigError(f"{kind}: {name}: {value!r} is there twice; each {kind} of a machine needs another")
             seen.add((kind, name, value))
 

@@ -25,6 +25,7 @@ class Console:
 
     kind: ClassVar[str] = "console"
     main: ClassVar[str] = "output"
+    unique: ClassVar[tuple[str, ...]] = ("output", "name")
 
     output: str = ""
     socket: str = ""

@@ -58,6 +58,7 @@ class Net:
 
     kind: ClassVar[str] = "net"
     main: ClassVar[str] = "mode"
+    unique: ClassVar[tuple[str, ...]] = ("pcap",)
     aliases: ClassVar[dict[str, str]] = {"netns": "namespace", "ifname": "name"}
 
     mode: str = "user"

@@ -28,6 +28,7 @@ class Vsock:
 
     kind: ClassVar[str] = "vsock"
     main: ClassVar[str] = "path"
+    unique: ClassVar[tuple[str, ...]] = ("cid",)
 
     path: str
     cid: int = 3

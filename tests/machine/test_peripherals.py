@@ -135,6 +135,10 @@ def test_documents_that_are_wrong(document: dict[str, object], says: str) -> Non
     ("devices", "says"),
     [
         ((pyhv.Share("/a"), pyhv.Share("/b")), "share: tag: 'share' is there twice; each share of a machine needs another"),
+        ((pyhv.Console("a"), pyhv.Console("a", name="x")), "console: output: 'a' is there twice"),
+        ((pyhv.Console("a", name="x"), pyhv.Console("b", name="x")), "console: name: 'x' is there twice"),
+        ((pyhv.Vsock("a"), pyhv.Vsock("b")), "vsock: cid: 3 is there twice; each vsock of a machine needs another"),
+        ((pyhv.Net.user(pcap="a"), pyhv.Net("none", pcap="a")), "net: pcap: 'a' is there twice"),
         ((pyhv.Watchdog(), pyhv.Entropy(), pyhv.Watchdog()), "watchdog: model: 'wdat' is there twice"),
     ],
 )
@@ -142,6 +146,8 @@ def test_descriptions_that_cannot_be_told_apart(devices: tuple[object, ...], say
     with pytest.raises(pyhv.ConfigError) as caught:
         pyhv.Machine("k", devices=devices)  # type: ignore[arg-type]
     assert str(caught.value).startswith(says)
+    alike = [pyhv.Net.user(), pyhv.Net.user(), pyhv.Console("a"), pyhv.Console("b")]
+    assert len(pyhv.Machine("k", devices=alike).devices) == 4
     assert pyhv.Machine("k", devices=devices[:-1]).devices == devices[:-1]  # type: ignore[arg-type]
 
 
