@@ -16,7 +16,9 @@ from pyhv.hv.config import VmConfig
 from pyhv.hv.exits import Halt, Interrupted, PioOut
 from pyhv.hv.sim import SimHypervisor
 from pyhv.hv.sim.clock import DEVICE_TICKS, TICKS_PER_INSTRUCTION, WALL_START_NS, VirtualClock
+from pyhv.hv.sim.vm import QUANTUM
 from pyhv.irq import Msi
+from pyhv.x86.registers import MpState
 
 HANDLER = 0x1800
 
@@ -256,3 +258,51 @@ def test_a_device_that_wakes_a_processor_ends_the_turn_of_the_other(tmp_path: Pa
     result = two_processors(tmp_path, wakes, sleeps, Waker())
     result.check()
     assert result.instructions is not None and result.instructions < 200_000
+
+
+class Caller(pyhv.PioDevice):
+    """Raises IRQ 5."""
+
+    port = 0x300
+    length = 1
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.platform.line(5).set(True)
+
+
+def test_an_interrupt_of_the_8259_ends_the_turn_of_a_processor_that_does_not_take_it(tmp_path: Path) -> None:
+    """It is the boot processor's, which sleeps; IRQ 5 is vector 0x0d."""
+    sleeps = f"""
+        mov dword ptr [{0x6000 + 0x0D * 8:#x}], offset handler + 0x80000
+        mov dword ptr [{0x6004 + 0x0D * 8:#x}], 0x8e00
+        lidt [idt]
+        mov al, 0xdf
+        out 0x21, al
+        mov byte ptr [0x9004], 1
+        sti
+    1:  hlt
+        jmp 1b
+    idt:
+        .word 0x7ff
+        .long 0x6000
+    handler:
+    """
+    waits = "mov byte ptr [0x9000], 1\n1: cmp byte ptr [0x9004], 1\n jne 1b\n"
+    busy = f"{waits} mov ecx, 100000\n2: dec ecx\n jnz 2b\n mov dx, 0x300\n out dx, al\n3: jmp 3b\n"
+    result = two_processors(tmp_path, sleeps, busy, Caller())
+    result.check()
+    assert result.instructions is not None and result.instructions < 400_000
+
+
+def test_who_has_something_to_wake_for_comes_before_a_long_turn() -> None:
+    with Bench(SimHypervisor(), VmConfig(vcpus=2)) as bench:
+        boot, other = bench.add_vcpu(), bench.add_vcpu()
+        bench.load("1: jmp 1b")
+        bench.load("cli; 1: hlt; jmp 1b", at=0x6000, vcpu=other)
+        other.mp_state = MpState.RUNNABLE
+        assert isinstance(other.run(), Halt)
+        before = bench.vm.instructions()
+        bench.vm.post(lambda: bench.vm.signal_msi(Msi(0xFEE0_1000, 0x400)))
+        assert isinstance(boot.run(), Interrupted)
+        after = bench.vm.instructions()
+        assert before is not None and after is not None and after - before <= 2 * QUANTUM

@@ -135,7 +135,8 @@ class SimVcpu(GuestRegisters):
 
     def _stopped(self, reason: int) -> Exit | None:
         if reason == _REQUEST:
-            self.vm.drain()
+            if self.vm.attend(self, self._turn):
+                self._turn = 0
             return None
         if reason == _EOI:
             vector = lib.sim_eoi_vector(self.native)
@@ -293,9 +294,7 @@ class SimVcpu(GuestRegisters):
     def kick(self) -> None:
         """Make the current or the next `run` return Interrupted; harmless after `close`."""
         self._kicked = True
-        with self.vm.native_lock:
-            if self.native is not None:
-                lib.sim_stop_request(self.native)
+        self.vm.stop_silicon()
 
     @property
     def kicked(self) -> bool:

@@ -117,11 +117,16 @@ class SimVm:
         if self.owner != get_ident():
             self._interrupt_owner()
 
-    def _interrupt_owner(self) -> None:
+    def stop_silicon(self) -> None:
+        """Have whichever CPU runs come back soon, and see whether another is to run. Any thread."""
+        self._message_sent = True
         with self.native_lock:
             for vcpu in self.vcpus.values():
                 if vcpu.native is not None:
                     lib.sim_stop_request(vcpu.native)
+
+    def _interrupt_owner(self) -> None:
+        self.stop_silicon()
         if self.on_call is not None:
             self.on_call()
 
@@ -344,7 +349,7 @@ class SimVm:
         if not self.takes_turns:
             return LONG_TURN
         others = [other for other in self.vcpus.values() if other is not vcpu]
-        if not all(other.sleeping for other in others):
+        if any(not other.sleeping or self._rouses(other) for other in others):
             return QUANTUM
         self._sleepers_deadline = self._apic_deadline(others)
         self._message_sent = False
@@ -366,13 +371,22 @@ class SimVm:
         if turn <= QUANTUM or not (self._message_sent or self._now >= self._sleepers_deadline) or not self.takes_turns:
             return False
         others = [other for other in self.vcpus.values() if other is not vcpu]
-        for other in others:
-            lib.sim_idle_to(other.native, self._now)
-            if lib.sim_cpu_wakes(other.native):
-                return True
+        if any(self._rouses(other) for other in others):
+            return True
         self._sleepers_deadline = self._apic_deadline(others)
         self._message_sent = False
         return False
+
+    def attend(self, vcpu: SimVcpu, turn: int) -> bool:
+        """The silicon stopped because somebody outside asked for it: do what for; whether that cuts the turn."""
+        self.drain()
+        self._message_sent = True
+        return self.cuts_turn(vcpu, turn)
+
+    def _rouses(self, sleeper: SimVcpu) -> bool:
+        """Whether there is something by now for which a sleeping CPU is to run."""
+        lib.sim_idle_to(sleeper.native, self._now)
+        return sleeper.kicked or bool(lib.sim_cpu_wakes(sleeper.native))
 
     def _apic_deadline(self, vcpus: Iterable[SimVcpu]) -> int:
         return min((int(lib.sim_lapic_deadline(vcpu.native)) for vcpu in vcpus), default=NEVER)
