@@ -19,7 +19,8 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errn
 
 
 class HostFile:
-    """An open and locked regular file or block device. `size` is its length in bytes when it was opened.
+    """An open and locked regular file or block device. `size` is its length in bytes when it was opened, `end` what it must
+    be since: that, or up to where it was written.
 
     Methods raise OSError. `what` begins the messages of ConfigErrors.
     """
@@ -43,7 +44,7 @@ class HostFile:
             if not self.regular and not stat.S_ISBLK(status.st_mode):
                 raise ConfigError(f"{what}: path: {path!r} is neither a file nor a block device")
             self.identity = (status.st_dev, status.st_ino, status.st_rdev)
-            self.size = os.lseek(self.fd, 0, os.SEEK_END)
+            self.size = self.end = os.lseek(self.fd, 0, os.SEEK_END)
             lock(self.fd, path, writable=writable, what=what)
         except OSError as error:
             self.close()
@@ -53,12 +54,17 @@ class HostFile:
             raise
 
     def preadv(self, views: Sequence[memoryview], offset: int, length: int) -> int:
-        """Fill the views, `length` bytes in all, up to the file's end; how many bytes there were."""
-        return read_into(self.fd, views, offset, length)
+        """Fill the views, `length` bytes in all, up to the file's end; how many bytes there were. EIO where it was longer."""
+        done = read_into(self.fd, views, offset, length)
+        if done < length and offset + done < self.end:
+            raise OSError(errno.EIO, f"{self.path}: the file ends at {offset + done:#x}, it was longer")
+        return done
 
     def pwritev(self, views: Sequence[memoryview], offset: int, length: int) -> None:
         """Store what the views hold, `length` bytes in all."""
         write_from(self.fd, views, offset, length)
+        if offset + length > self.end:
+            self.end = offset + length
 
     def read(self, offset: int, length: int) -> bytes:
         """A copy of a range; zeros where the file has ended."""

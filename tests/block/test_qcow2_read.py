@@ -241,3 +241,37 @@ def test_many_tables_are_read_with_bounded_memory(tmp_path, monkeypatch):
         for n in range(64):
             assert image.read(n * 64 * 512, 8) == struct.pack(">Q", n)
             assert len(image._mapping.l2.tables) <= 9
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_file_that_became_shorter_is_an_error_not_zeros(tmp_path, write):
+    path = create(tmp_path / "disk", SIZE, bits=BITS)
+    image = opened(path, readonly=False)
+    for n in range(4):
+        image.write(n * CLUSTER, contents(n))
+    image.close()
+    size = path.stat().st_size
+    image = opened(path, readonly=not write)
+    assert image.read(0, CLUSTER) == contents(0)
+    if write:
+        image.write(4 * CLUSTER, contents(4))
+        assert path.stat().st_size > size
+        size = path.stat().st_size
+    os.truncate(path, size - CLUSTER)
+    last = 4 if write else 3
+    assert image.read(0, last * CLUSTER) == b"".join(contents(n) for n in range(last))
+    with pytest.raises(OSError, match="it was longer") as error:
+        image.read(last * CLUSTER, 512)
+    assert error.value.errno == errno.EIO
+    image.close()
+
+
+def test_tables_that_the_file_lost_are_errors(editor):
+    image = opened(editor.path, readonly=False)
+    image.write(0, contents(1))
+    image.close()
+    image = opened(editor.path)
+    os.truncate(editor.path, 4 * CLUSTER)
+    with pytest.raises(OSError, match="it was longer"):
+        image.read(0, 512)
+    image.close()
