@@ -42,8 +42,8 @@ EMERGENCY_OFFSET: Final = 8
 class VirtioConsole(VirtioDevice):
     """`ports` in their order; port 0 is the one that a driver without MULTIPORT sees, as a terminal.
 
-    A single console port without a name is offered without MULTIPORT: every driver then learns its size from the
-    configuration space. Raises ConfigError for no port, too many, or names that repeat.
+    MULTIPORT is offered for a single terminal as well: without it Linux loses what comes before it has set the port up, and
+    never asks for the size. Raises ConfigError for no port, too many, or names that repeat.
     """
 
     name = "console"
@@ -59,14 +59,10 @@ class VirtioConsole(VirtioDevice):
         self.ports = tuple(ports)
         for index, port in enumerate(ports):
             port.belong(self, index)
-        self.features = 1 << F_EMERG_WRITE
+        self.features = 1 << F_MULTIPORT | 1 << F_EMERG_WRITE
         if ports[0].console:
             self.features |= 1 << F_SIZE
-        if len(ports) > 1 or ports[0].name or not ports[0].console:
-            self.features |= 1 << F_MULTIPORT
-            self.queue_sizes = (DATA_SIZE, DATA_SIZE, CONTROL_SIZE, CONTROL_SIZE) + (DATA_SIZE,) * (2 * len(ports) - 2)
-        else:
-            self.queue_sizes = (DATA_SIZE, DATA_SIZE)
+        self.queue_sizes = (DATA_SIZE, DATA_SIZE, CONTROL_SIZE, CONTROL_SIZE) + (DATA_SIZE,) * (2 * len(ports) - 2)
         self._messages: dict[tuple[int, int], bytes] = {}
         self._era = 0
 

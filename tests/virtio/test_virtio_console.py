@@ -30,14 +30,27 @@ def stdio(**options):
 def test_one_terminal(join, packed):
     out = bytearray()
     port = VirtioPort(console=True, output=out.extend)
-    console = ConsoleDriver(VirtioConsole([port], transport="mmio"), join=join, packed=packed)
-    assert not console.multiport and len(console.driver.queues) == 2 and port.guest_open
+    without = (vc.F_MULTIPORT,)
+    console = ConsoleDriver(VirtioConsole([port], transport="mmio"), join=join, packed=packed, without=without)
+    assert not console.multiport and port.guest_open
     console.write(b"login: ")
     assert out == b"login: "
     console.give(count=2, size=3)
     assert port.input(b"root\n") == 5
     assert console.read() == b"root\n"
     assert console.driver.transport.violations == 0
+
+
+def test_one_terminal_has_its_size_and_input_when_its_driver_is_ready():
+    port = VirtioPort(console=True)
+    port.resize(80, 25)
+    console = ConsoleDriver(VirtioConsole([port]))
+    assert console.multiport
+    console.give(count=2)
+    assert port.input(b"early") == 5 and console.read() == b"" and port.waiting == 5
+    console.boot()
+    assert console.read() == b"early"
+    assert console.sizes == {0: (80, 25)} and console.consoles == {0}
 
 
 def test_configuration_space():
@@ -57,7 +70,7 @@ def test_size_is_no_feature_of_a_byte_stream():
 
 def test_resize_without_multiport_is_a_change_of_configuration():
     port = VirtioPort(console=True)
-    driver = device_bench(VirtioConsole([port]))
+    driver = device_bench(VirtioConsole([port]), without=(vc.F_MULTIPORT,))
     port.resize(100, 30)
     port.resize(100, 30)
     assert driver.config_interrupts == 1
@@ -349,7 +362,7 @@ def test_without_multiport_other_queues_do_nothing():
 def test_buffers_of_the_wrong_direction_are_harmless():
     out = bytearray()
     port = VirtioPort(console=True, output=out.extend)
-    console = ConsoleDriver(VirtioConsole([port]))
+    console = ConsoleDriver(VirtioConsole([port]), without=(vc.F_MULTIPORT,))
     console.transmit_queue(0).request([b"a"], [5])
     console.transmit_queue(0).request([], [5])
     console.receive_queue(0).add([b"readable"], [])

@@ -174,7 +174,7 @@ def test_a_sink_that_nobody_answers_for_ends_the_machine(console):
 
 def hosted(**fields):
     device = Console(transport="mmio", **fields).build()
-    return ConsoleDriver(device)
+    return ConsoleDriver(device).boot()
 
 
 def test_output_to_a_file(tmp_path):
