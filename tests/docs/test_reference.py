@@ -54,6 +54,16 @@ def test_every_command_has_its_section():
     assert all(f"## pyhv {name}\n" in text for name in COMMANDS)
 
 
+def test_devices_as_options():
+    from pyhv.peripherals import KINDS, class_of
+
+    rows = [(row[0].split(), row[1]) for row in table(CLI, "the descriptions that the library has:\n")]
+    kinds = {words[-1].lstrip("-"): main.strip("`") for words, main in rows}
+    assert kinds == {kind: getattr(class_of(kind), "main", "") for kind in KINDS}
+    options = {option.name for option in COMMANDS["run"].options if option.key == "devices"}
+    assert options == {words[0] for words, _ in rows}
+
+
 def test_addresses(guest):
     machine = pyhv.Machine(guest("hello"))
     with pyhv.Vm(machine) as vm:
