@@ -299,6 +299,7 @@ class Vm:
             with self.lock:
                 for vcpu in self.vcpus:
                     vcpu.reset()
+                self.handle.reset()
                 kept = () if self._attached is None else self._attached.regions
                 for region in self.memory.regions:
                     if not region.readonly and region not in kept:

@@ -129,6 +129,10 @@ class VmHandle(Protocol):
         """Make vCPU `index` (its APIC id), with the CPUID of the VmConfig's template already set."""
         ...
 
+    def reset(self) -> None:
+        """What the VM has besides its vCPUs and its memory, such as an in-backend irqchip, is as it was at first."""
+        ...
+
     def signal_msi(self, message: Msi) -> None:
         """Deliver a message to the local APICs."""
         ...

@@ -215,6 +215,23 @@ def test_a_guests_reset_starts_it_again(make: Make, backend: Selection, how: str
     assert result.console == "123"
 
 
+@pytest.mark.parametrize("irqchip", ["split", "kernel"])
+def test_interrupt_controllers_are_new_after_a_reset(make: Make, backend: Selection, irqchip: str) -> None:
+    """The first life programs the 8259 and the timer; the second one prints what it finds, like the first."""
+    if irqchip == "kernel" and not backend.hypervisor.capabilities.threads:
+        pytest.skip("the backend has no kernel")
+    source = (
+        "in al, 0x21\n mov dx, 0x3f8\n out dx, al\n mov al, 0xe2\n out 0x43, al\n in al, 0x40\n and al, 0x3f\n out dx, al\n"
+        "mov al, 0x50\n out 0x70, al\n in al, 0x71\n cmp al, 1\n je 2f\n mov al, 1\n out 0x71, al\n"
+        "mov al, 0x11\n out 0x20, al\n mov al, 0x60\n out 0x21, al\n mov al, 4\n out 0x21, al\n mov al, 1\n out 0x21, al\n"
+        f"mov al, 0x41\n out 0x21, al\n mov al, 0x36\n out 0x43, al\n{RESETS['0xcf9']}{tiny.HALT}2: {tiny.exit(0)}"
+    )
+    with make(source, on_reset="restart", irqchip=irqchip).start(backend=backend) as vm:
+        assert vm.wait(PATIENCE).check().outcome is pyhv.Outcome.PASSED
+        found = vm.console.data
+    assert len(found) == 4 and found[:2] == found[2:]
+
+
 def test_a_triple_fault_is_no_reset(make: Make, backend: Selection) -> None:
     """Also where resets start the machine again: it would hide a crash."""
     result = pyhv.run(make(TRIPLE_FAULT, 32, on_reset="restart"), backend=backend, timeout=PATIENCE)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 IOAPIC_PINS = 24
 MAX_GSI = 4095
 """KVM_MAX_IRQ_ROUTES is 4096."""
+CHIPS = 3
+"""PIC master, PIC slave, I/O APIC."""
 _XAPIC_IDS = 255
 _EINVAL = 22
 
@@ -26,6 +28,7 @@ class Interrupts:
     def __init__(self, vm: KvmVm) -> None:
         self._vm = vm
         self._routes: dict[int, Msi] | None = None
+        self._initial: tuple[tuple[bytes, ...], bytes] | None = None
 
     def create_irqchip(self) -> None:
         """What the VM's configuration asks for; before any vCPU."""
@@ -38,10 +41,19 @@ class Interrupts:
             # In its re-injecting mode the PIT would keep AVIC off.
             control = ffi.new("struct kvm_reinject_control *")
             request(vm.fd, "KVM_REINJECT_CONTROL", control)
+            self._initial = tuple(self.get_chip(chip) for chip in range(CHIPS)), self.get_pit()
             self.set_routes({})
         if kind != "none" and vm.config.vcpus > _XAPIC_IDS:
             flags = lib.KVM_X2APIC_API_USE_32BIT_IDS | lib.KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK
             vm.enable_capability("X2APIC_API", flags)
+
+    def reset(self) -> None:
+        """The controllers and the PIT of the kernel as they were at first."""
+        if self._initial is not None:
+            chips, pit = self._initial
+            for chip, state in enumerate(chips):
+                self.set_chip(chip, state)
+            self.set_pit(pit)
 
     def signal_msi(self, message: Msi) -> None:
         """Deliver a message. One that no local APIC accepts is lost, as on hardware."""

@@ -131,6 +131,9 @@ class KvmVm:
     def signal_msi(self, message: Msi) -> None:
         self.interrupts.signal_msi(message)
 
+    def reset(self) -> None:
+        self.interrupts.reset()
+
     def set_irq_line(self, gsi: int, level: bool) -> None:
         self.interrupts.set_line(gsi, level)
 

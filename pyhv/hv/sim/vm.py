@@ -272,6 +272,9 @@ class SimVm:
         self.vcpus[index] = vcpu
         return vcpu
 
+    def reset(self) -> None:
+        """Nothing: interrupt controllers are Python's."""
+
     def signal_msi(self, message: Msi) -> None:
         self.call(partial(self._deliver, message.address, message.data))
 
