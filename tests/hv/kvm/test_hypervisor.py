@@ -8,10 +8,11 @@ import pytest
 
 from pyhv.errors import CapabilityMissing, ConfigError, HostError
 from pyhv.hv.config import VmConfig
-from pyhv.hv.exits import InternalError, PioOut
+from pyhv.hv.exits import InternalError, Interrupted, PioOut
 from pyhv.hv.kvm import self_test
 from pyhv.hv.kvm.capabilities import NUMBERS, Extensions
 from pyhv.hv.kvm.hypervisor import KvmHypervisor
+from pyhv.hv.kvm.vcpu import KvmVcpu
 from pyhv.x86 import msr
 
 from .conftest import OUT_LOOP, Machine, Maker
@@ -154,3 +155,10 @@ def test_statistics_have_names(machine: Maker) -> None:
 def test_a_capability_that_kvm_refuses_is_told_by_name(machine: Maker) -> None:
     with pytest.raises(CapabilityMissing, match="NOP_IO_DELAY"):
         machine().vm.enable_capability("NOP_IO_DELAY")
+
+
+def test_signals_do_not_fail_the_self_test(kvm: KvmHypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, left = KvmVcpu.run, [Interrupted()] * 5
+    monkeypatch.setattr(KvmVcpu, "run", lambda vcpu: left.pop() if left else run(vcpu))
+    self_test()
+    assert not left
