@@ -68,6 +68,7 @@ need_rig() {
     need_command xz xz-utils
     need_command iasl acpica-tools
     need_command qemu-img qemu-utils
+    need_command mke2fs e2fsprogs
     need_package libslirp0
     need_package passt
     need_command ip iproute2
