@@ -125,8 +125,11 @@ def test_eois_of_level_triggered_pins_reach_the_vmm(bench: Bench) -> None:
     bench.vm.set_gsi_routes({11: level})
     _waiting(bench)
     bench.vm.signal_msi(level)
-    assert bench.output(1) == [6]
-    assert bench.expect(IoapicEoi) == IoapicEoi(0x60)
+    exits = [bench.run(), bench.run()]
+    eoi = IoapicEoi(0x60)
+    assert eoi in exits, exits  # some KVMs without hardware end an interrupt now and then before its handler has run
+    exits.remove(eoi)
+    assert isinstance(exits[0], PioOut) and exits[0].data == b"\6", exits
     bench.vm.set_gsi_routes({11: Msi(MSI_BASE, 0x60)})
     bench.vm.signal_msi(Msi(MSI_BASE, 0x60))
     assert bench.output(1) == [6]
