@@ -72,11 +72,6 @@ class Attached:
             map_memory=self._map_memory,
         )
 
-    @property
-    def live(self) -> bool:
-        """Whether some device takes input from outside at times of its own."""
-        return any(device.live for device in self.devices)
-
     def reset(self) -> None:
         """Return every device to its power-on state."""
         for device in self.devices:

@@ -32,7 +32,7 @@ def make_result(vm: Vm, outcome: Outcome) -> Result:
         console=vm.console.text,
         exits=dict(sorted(counts.items(), key=lambda item: -item[1])),
         unclaimed=vm.pc.unclaimed(),
-        deterministic=vm.backend.hypervisor.capabilities.deterministic and not any(d.live for d in vm.devices),
+        deterministic=vm.backend.hypervisor.capabilities.deterministic and not vm.live,
         instructions=vm.handle.instructions(),
         statistics=vm.handle.statistics() if vm.statistics else {},
         wall_seconds=vm.life.ended_at - vm.life.began,

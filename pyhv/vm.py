@@ -132,7 +132,12 @@ class Vm:
         self._attached = Attached(self, pc)
         with self.lock:
             self._attached.attach()
-        self.handle.pace(self._attached.live)
+        self.handle.pace(self.live)
+
+    @property
+    def live(self) -> bool:
+        """Whether some device takes input from outside at times of its own."""
+        return any(device.live for device in self.devices)
 
     @property
     def devices(self) -> tuple[Device, ...]:

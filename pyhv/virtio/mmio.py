@@ -44,6 +44,8 @@ _AREAS = {
 class MmioTransport(Transport):
     """Registers in the first free slot, on a level-triggered line that other devices may share."""
 
+    areas = _AREAS
+
     def __init__(self, device: VirtioDevice, platform: Platform) -> None:
         super().__init__(device, platform)
         for slot in range(VIRTIO_MMIO_SLOTS):
@@ -57,7 +59,6 @@ class MmioTransport(Transport):
         self._line = platform.line(self.irq)
         self._features_select = 0
         self._driver_select = 0
-        self._queue_select = 0
         self._interrupts = 0
         self._doorbells: list[Doorbell | None] = [None] * len(self.queues)
         platform.mmio.map(self.address, VIRTIO_MMIO_SIZE, self, device.label, 4)
@@ -111,7 +112,7 @@ class MmioTransport(Transport):
             return self.read_generation() & 0xFFFF_FFFF
         if SHM_LEN_LOW <= offset <= SHM_BASE_HIGH:
             return 0xFFFF_FFFF
-        queue = self._selected()
+        queue = self.selected()
         if queue is not None:
             if offset == QUEUE_NUM_MAX:
                 return queue.max_size
@@ -139,21 +140,12 @@ class MmioTransport(Transport):
         elif offset == DRIVER_FEATURES:
             self.set_driver_features(self._driver_select, value)
         elif offset == QUEUE_SEL:
-            self._queue_select = value
+            self.queue_select = value
         elif offset != SHM_SEL:
-            self._write_queue(offset, value)
+            self.write_queue(offset, value)
 
-    def _selected(self) -> VirtQueue | None:
-        return self.queues[self._queue_select] if self._queue_select < len(self.queues) else None
-
-    def _write_queue(self, offset: int, value: int) -> None:
-        queue = self._selected()
-        if queue is None:
-            self.violation(f"register {offset:#x} of queue {self._queue_select}, which does not exist")
-        elif offset in _AREAS:
-            area, shift = _AREAS[offset]
-            self.set_queue_area(queue, area, value << shift, 0xFFFF_FFFF << shift)
-        elif offset == QUEUE_NUM:
+    def write_queue_register(self, queue: VirtQueue, offset: int, value: int) -> None:
+        if offset == QUEUE_NUM:
             self.set_queue_size(queue, value)
         elif offset == QUEUE_READY:
             if value & 1:
@@ -192,7 +184,7 @@ class MmioTransport(Transport):
             event("virtio.no_doorbell", device=self.device.label, queue=queue.index, error=str(error))
 
     def stopped(self) -> None:
-        self._features_select = self._driver_select = self._queue_select = 0
+        self._features_select = self._driver_select = self.queue_select = 0
         self._interrupts = 0
         self._line.set(False)
 

@@ -77,6 +77,8 @@ _WIDTHS = {
 class PciTransport(Transport):
     """A function on the bus with INTA#, and MSI-X with a vector for the configuration and one for each queue."""
 
+    areas = _AREAS
+
     def __init__(self, device: VirtioDevice, platform: Platform) -> None:
         super().__init__(device, platform)
         number = FIRST_DEVICE + device.device_id
@@ -122,7 +124,7 @@ class PciTransport(Transport):
         self.slot = platform.pci.add(function)
 
     def _clear(self) -> None:
-        self._device_select = self._driver_select = self._queue_select = 0
+        self._device_select = self._driver_select = self.queue_select = 0
         self._interrupts = 0
         self._config_vector = NO_VECTOR
         self._vectors = [NO_VECTOR] * len(self.queues)
@@ -191,11 +193,11 @@ class PciTransport(Transport):
         if offset == CONFIG_GENERATION:
             return self.read_generation() & 0xFF
         if offset == QUEUE_SELECT:
-            return self._queue_select
+            return self.queue_select
         return self._read_queue(offset)
 
     def _read_queue(self, offset: int) -> int:
-        queue = self._selected()
+        queue = self.selected()
         if queue is None:
             return NO_VECTOR if offset == QUEUE_MSIX_VECTOR else 0
         if offset == QUEUE_SIZE:
@@ -225,20 +227,14 @@ class PciTransport(Transport):
         elif offset == CONFIG_MSIX_VECTOR:
             self._config_vector = self._vector(value)
         elif offset == QUEUE_SELECT:
-            self._queue_select = value
+            self.queue_select = value
         elif offset in (DEVICE_FEATURE, NUM_QUEUES, CONFIG_GENERATION, QUEUE_NOTIFY_OFF, QUEUE_NOTIFY_DATA):
             self.violation(f"read-only register {offset:#x} written")
         else:
-            self._write_queue(offset, value)
+            self.write_queue(offset, value)
 
-    def _write_queue(self, offset: int, value: int) -> None:
-        queue = self._selected()
-        if queue is None:
-            self.violation(f"register {offset:#x} of queue {self._queue_select}, which does not exist")
-        elif offset in _AREAS:
-            area, shift = _AREAS[offset]
-            self.set_queue_area(queue, area, value << shift, 0xFFFF_FFFF << shift)
-        elif offset == QUEUE_SIZE:
+    def write_queue_register(self, queue: VirtQueue, offset: int, value: int) -> None:
+        if offset == QUEUE_SIZE:
             self.set_queue_size(queue, value)
         elif offset == QUEUE_MSIX_VECTOR:
             self._vectors[queue.index] = self._vector(value)
@@ -252,9 +248,6 @@ class PciTransport(Transport):
             self.reset_queue(queue)
         else:
             self.violation(f"queue {queue.index}: {value} written to its reset register")
-
-    def _selected(self) -> VirtQueue | None:
-        return self.queues[self._queue_select] if self._queue_select < len(self.queues) else None
 
     def _vector(self, value: int) -> int:
         """A vector as it is then read: NO_VECTOR for one that there is not (4.1.5.1.2)."""

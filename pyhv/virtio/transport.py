@@ -16,7 +16,7 @@ from pyhv.virtio.queue import NO_RING, VirtQueue
 from pyhv.virtio.split import SplitRing, check_split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pyhv.device import Platform
     from pyhv.virtio.device import VirtioDevice
@@ -38,9 +38,13 @@ _LOGGED = 16
 class Transport:
     """One device's connection to its driver.
 
-    What is of one transport only is overridden: `interrupt_queue`, `interrupt_config`, `opened`, `stopped`, `close`.
-    `violations` counts what the driver did against the rules; `failure` says why the device needs a reset.
+    What is of one transport only is overridden: `interrupt_queue`, `interrupt_config`, `opened`, `stopped`, `close`,
+    `write_queue_register`, and `areas`: the registers of queue addresses, each with the area and the bit where its 32 begin.
+    `queue_select` is the driver's choice of a queue. `violations` counts what the driver did against the rules; `failure`
+    says why the device needs a reset.
     """
+
+    areas: Mapping[int, tuple[str, int]] = {}
 
     def __init__(self, device: VirtioDevice, platform: Platform) -> None:
         if not 0 < device.device_id <= MAX_DEVICE_ID:
@@ -54,6 +58,7 @@ class Transport:
         self.queues = tuple(VirtQueue(index, size, self) for index, size in enumerate(device.queue_sizes))
         self.status = 0
         self.driver_features = 0
+        self.queue_select = 0
         self.config_generation = 0
         self._shown_generation = 0
         self.violations = 0
@@ -66,6 +71,9 @@ class Transport:
 
     def interrupt_config(self) -> None:
         """The configuration changed, or the device failed."""
+
+    def write_queue_register(self, queue: VirtQueue, offset: int, value: int) -> None:
+        """A register of a queue, but for those of its addresses."""
 
     def opened(self, queue: VirtQueue) -> None:
         """A queue can be used from now on, and be notified."""
@@ -126,6 +134,21 @@ class Transport:
             and bool(features >> ids.VERSION_1 & 1)
             and self.device.accepts(features)
         )
+
+    def selected(self) -> VirtQueue | None:
+        """The queue that the driver's registers are about; None where it chose one that there is not."""
+        return self.queues[self.queue_select] if self.queue_select < len(self.queues) else None
+
+    def write_queue(self, offset: int, value: int) -> None:
+        """A register of the selected queue."""
+        queue = self.selected()
+        if queue is None:
+            self.violation(f"register {offset:#x} of queue {self.queue_select}, which does not exist")
+        elif offset in self.areas:
+            area, shift = self.areas[offset]
+            self.set_queue_area(queue, area, value << shift, 0xFFFF_FFFF << shift)
+        else:
+            self.write_queue_register(queue, offset, value)
 
     def set_queue_size(self, queue: VirtQueue, size: int) -> None:
         """Checked when the queue is enabled."""
