@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from vsock_driver import VsockDriver
+from vsock_driver import VsockDriver, received
 
 from pyhv.virtio import vsock as vv
 from pyhv.virtio import vsock_packet as vp
@@ -13,28 +13,8 @@ RW, UPDATE, ASK = vp.OP_RW, vp.OP_CREDIT_UPDATE, vp.OP_CREDIT_REQUEST
 
 
 @pytest.fixture
-def guest(tmp_path):
-    driver = VsockDriver(tmp_path / "v")
-    yield driver
-    driver.device.close()
-
-
-@pytest.fixture
-def listener(guest):
-    with guest.listen(52) as listener:
-        yield listener
-
-
-@pytest.fixture
-def host(guest, listener):
-    """The host's end of a connection from the guest's port 1000 to 52."""
-    with guest.connect(listener, 52, 1000) as sock:
-        sock.setblocking(False)
-        yield sock
-
-
-def received(packets):
-    return b"".join(packet.data for packet in packets if packet.op == RW)
+def guest(vsock_guest):
+    return vsock_guest
 
 
 

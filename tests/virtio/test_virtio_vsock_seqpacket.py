@@ -14,10 +14,8 @@ RW, EOM = vp.OP_RW, vp.SEQ_EOM
 
 
 @pytest.fixture
-def guest(tmp_path):
-    driver = VsockDriver(tmp_path / "v")
-    yield driver
-    driver.device.close()
+def guest(vsock_guest):
+    return vsock_guest
 
 
 @pytest.fixture

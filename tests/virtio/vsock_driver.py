@@ -101,3 +101,8 @@ class VsockDriver:
         self.turns()
         assert sock.recv(100) == b"OK %d\n" % request.source_port
         return sock, request.source_port
+
+
+def received(packets):
+    """The bytes of a stream that came in packets."""
+    return b"".join(packet.data for packet in packets if packet.op == vp.OP_RW)
