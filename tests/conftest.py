@@ -3,8 +3,9 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,24 @@ def kvm() -> Selection:
 def sim() -> Selection:
     """The simulator, for what only it promises."""
     return _have("sim")
+
+
+_namespaces = count()
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """The name of a network namespace of this test's own, where taps can be made."""
+    from pyhv.net.namespace import make_namespace, remove_namespace
+
+    if os.geteuid():
+        pytest.skip("taps and namespaces need root")
+    if not os.path.exists("/dev/net/tun"):
+        pytest.skip("there is no /dev/net/tun")
+    name = f"pyhv-test-{os.getpid()}-{next(_namespaces)}"
+    try:
+        make_namespace(name)
+    except HostError as error:
+        pytest.skip(str(error))
+    yield name
+    remove_namespace(name)

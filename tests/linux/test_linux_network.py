@@ -1,9 +1,7 @@
 """Two Linux guests and the host: ping and TCP over taps on a bridge in a namespace, and by user mode."""
 
-import os
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -11,13 +9,11 @@ from pathlib import Path
 import pytest
 
 import pyhv
-from pyhv.errors import HostError
 from pyhv.hv.select import Selection
 from pyhv.linux import CommandResult
-from pyhv.net.namespace import inside, make_namespace, remove_namespace
+from pyhv.net.namespace import inside
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMESPACE = f"pyhv-test-{os.getpid()}"
 HOST, FIRST, SECOND = "10.9.0.1", "10.9.0.2", "10.9.0.3"
 PORT = 5000
 TRY = "for i in $(seq 300); do {} && break; sleep 0.1; done"
@@ -34,17 +30,10 @@ def kernel(sim: Selection) -> Path:
 
 
 @pytest.fixture
-def namespace() -> Iterator[str]:
+def bridged(namespace: str) -> str:
     """A network namespace with a bridge that has an address."""
-    try:
-        make_namespace(NAMESPACE)
-    except HostError as error:
-        pytest.skip(f"a network namespace cannot be made here: {error}")
-    try:
-        inside(NAMESPACE, _make_bridge)
-        yield NAMESPACE
-    finally:
-        remove_namespace(NAMESPACE)
+    inside(namespace, _make_bridge)
+    return namespace
 
 
 def _make_bridge() -> None:
@@ -80,7 +69,7 @@ def run(kernel: Path, net: pyhv.Net, script: str) -> CommandResult:
     )
 
 
-def test_two_guests_and_the_host_over_a_bridge(kernel: Path, namespace: str) -> None:
+def test_two_guests_and_the_host_over_a_bridge(kernel: Path, bridged: str) -> None:
     def configured(address: str) -> str:
         return f"busybox ip addr add {address}/24 dev eth0; busybox ip link set eth0 up\n"
 
@@ -94,11 +83,11 @@ def test_two_guests_and_the_host_over_a_bridge(kernel: Path, namespace: str) -> 
             f"busybox nc {HOST} {PORT} </dev/null",
         ]
     )
-    server = inside(namespace, lambda: socket.create_server((HOST, PORT)))
+    server = inside(bridged, lambda: socket.create_server((HOST, PORT)))
     with server, ThreadPoolExecutor() as pool:
         pool.submit(_greet, server)
         results = pool.map(
-            lambda script: run(kernel, pyhv.Net.tap(namespace=namespace, bridge="br0"), script), [first, second]
+            lambda script: run(kernel, pyhv.Net.tap(namespace=bridged, bridge="br0"), script), [first, second]
         )
         served, asked = results
     assert served.check().status == 0, served

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-from itertools import count
 
 import pytest
 from net_wire import GUEST, Wire, arp_request
@@ -12,27 +11,10 @@ from net_wire import GUEST, Wire, arp_request
 from pyhv.errors import ConfigError, HostError
 from pyhv.net import ids
 from pyhv.net.frames import BROADCAST, parse_arp
-from pyhv.net.namespace import inside, make_namespace, namespace_path, remove_namespace
+from pyhv.net.namespace import inside, namespace_path
 from pyhv.net.tap import TapBackend
 
 HERE, HOST = bytes((10, 0, 0, 2)), bytes((10, 0, 0, 1))
-_numbers = count()
-
-
-@pytest.fixture
-def namespace():
-    """The name of a namespace of this test's own."""
-    if os.geteuid():
-        pytest.skip("taps and namespaces need root")
-    if not os.path.exists("/dev/net/tun"):
-        pytest.skip("there is no /dev/net/tun")
-    name = f"pyhv-test-{os.getpid()}-{next(_numbers)}"
-    try:
-        make_namespace(name)
-    except HostError as error:
-        pytest.skip(str(error))
-    yield name
-    remove_namespace(name)
 
 
 @pytest.fixture

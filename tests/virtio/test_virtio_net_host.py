@@ -1,8 +1,6 @@
 """The network device over the real thing: a tap, libslirp, a switch between two machines, the echo host."""
 
-import os
 import socket
-from itertools import count
 from struct import pack
 
 import pytest
@@ -12,7 +10,7 @@ from pyhv.errors import HostError
 from pyhv.net import EchoHost, Switch, ids, user
 from pyhv.net.forward import parse_forward
 from pyhv.net.frames import BROADCAST, Arp, Ipv4, ethernet, icmp, parse_arp, parse_ipv4_packet, parse_udp
-from pyhv.net.namespace import inside, make_namespace, remove_namespace
+from pyhv.net.namespace import inside
 from pyhv.net.peer import PeerBackend
 from pyhv.net.tap import TapBackend
 from pyhv.net.user import UserBackend
@@ -20,23 +18,6 @@ from pyhv.virtio.net import RECEIVE, VirtioNet
 
 HOST = bytes((10, 0, 0, 1))
 LONGEST = 65535
-_numbers = count()
-
-
-@pytest.fixture
-def namespace():
-    """The name of a namespace of this test's own."""
-    if os.geteuid():
-        pytest.skip("taps and namespaces need root")
-    if not os.path.exists("/dev/net/tun"):
-        pytest.skip("there is no /dev/net/tun")
-    name = f"pyhv-virtio-{os.getpid()}-{next(_numbers)}"
-    try:
-        make_namespace(name)
-    except HostError as error:
-        pytest.skip(str(error))
-    yield name
-    remove_namespace(name)
 
 
 @pytest.fixture
