@@ -18,6 +18,8 @@ from pyhv.fs.names import one_name, two_names
 from pyhv.fs.tree import PROC, failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyhv.fs.message import Message, Operation
     from pyhv.fs.server import Server
     from pyhv.fs.tree import Node
@@ -203,20 +205,19 @@ def link(server: Server, node: Node, body: bytes, message: Message) -> bytes:
 
 def unlink(server: Server, node: Node, body: bytes, message: Message) -> bytes:
     """UNLINK."""
-    name = one_name(body)
-    directory = server.tree.pin(node)
-    st = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    os.unlink(name, dir_fd=directory)
-    server.tree.removed(st)
-    return b""
+    return _remove(server, node, body, os.unlink)
 
 
 def rmdir(server: Server, node: Node, body: bytes, message: Message) -> bytes:
     """RMDIR."""
+    return _remove(server, node, body, os.rmdir)
+
+
+def _remove(server: Server, node: Node, body: bytes, remove: Callable[..., None]) -> bytes:
     name = one_name(body)
     directory = server.tree.pin(node)
     st = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    os.rmdir(name, dir_fd=directory)
+    remove(name, dir_fd=directory)
     server.tree.removed(st)
     return b""
 

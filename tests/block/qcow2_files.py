@@ -286,3 +286,14 @@ class Editor:
 
     def more(self, cluster):
         self.set_count(cluster, self.walk.count(cluster) + 1)
+
+
+def furnish(path, bits, *, snapshot):
+    """Put data clusters and compressed ones into an image with clusters of 1 << bits bytes, and take a snapshot of it."""
+    editor = Editor(path)
+    for n in range(0, 8, 2):
+        editor.data_cluster(n, bytes([n + 1]) * (1 << bits))
+    editor.pack({n: bytes([n]) * (1 << bits) for n in (9, 10)})
+    if snapshot:
+        editor.snapshot()
+    editor.save()

@@ -9,7 +9,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qcow2_files import Editor, Walk, create
+from qcow2_files import Editor, Walk, create, furnish
 
 from pyhv.block import fallocate
 from pyhv.block.open import open_image
@@ -105,13 +105,7 @@ def test_power_is_lost(tmp_path_factory, steps, bits, order, extra, seed, odds):
     size = 64 * 1024
     path = create(tmp_path_factory.mktemp("crash") / "disk", size, bits=bits, order=order)
     if extra:
-        editor = Editor(path)
-        for n in range(0, 8, 2):
-            editor.data_cluster(n, bytes([n + 1]) * (1 << bits))
-        editor.pack({n: bytes([n]) * (1 << bits) for n in (9, 10)})
-        if extra == "snapshot":
-            editor.snapshot()
-        editor.save()
+        furnish(path, bits, snapshot=extra == "snapshot")
     rng = random.Random(seed)
     with pytest.MonkeyPatch.context() as monkeypatch:
         journal = Journal(path, monkeypatch)

@@ -8,7 +8,7 @@ import struct
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qcow2_files import COPIED, OFFSET, ZERO, Editor, assert_whole, create, walk
+from qcow2_files import COPIED, OFFSET, ZERO, Editor, assert_whole, create, furnish, walk
 
 from pyhv.block import fallocate
 from pyhv.block.open import open_image
@@ -459,13 +459,7 @@ def test_like_bytes(tmp_path_factory, steps, bits, version, order, odd, below, e
     order = order if version == 3 and extra == "" else 4
     path = create(directory / "disk", size, bits=bits, version=version, order=order, backing=base)
     if extra:
-        editor = Editor(path)
-        for n in range(0, 8, 2):
-            editor.data_cluster(n, bytes([n + 1]) * (1 << bits))
-        editor.pack({n: bytes([n]) * (1 << bits) for n in (9, 10)})
-        if extra == "snapshot":
-            editor.snapshot()
-        editor.save()
+        furnish(path, bits, snapshot=extra == "snapshot")
     contents = base.read_bytes() if base else b""
     old = walk(path).disk(contents)
     model = bytearray(old).ljust((size + 511) & -512, b"\0")
